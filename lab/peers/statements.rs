@@ -1,6 +1,6 @@
-//! The workloads' calls for every peer that gives its callers a `rusqlite::Connection`.
+//! The calls of the workloads, for every peer that gives its callers a `rusqlite::Connection`.
 //!
-//! Included as source by each binary, because each has its own version of rusqlite.
+//! Each binary includes this file as source, because each has its own version of rusqlite.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -8,21 +8,21 @@ use std::time::{Duration, Instant};
 use measure::{Outcome, Page, Peer, Synchronous, person, sql};
 use rusqlite::{Connection, Result, params};
 
-/// Sets what all peers set; every connection passes through here.
+/// Sets what all peers set. Every connection is passed to this function.
 pub(crate) fn configure(conn: &Connection, synchronous: Synchronous) -> Result<()> {
     conn.execute_batch(&measure::sql::pragmas(synchronous))
 }
 
-/// A way to get at a connection from a task.
+/// The way in which a task gets a connection.
 pub(crate) trait Connections: Clone + Send + Sync + 'static {
-    /// Runs `f` on some connection. More than once only where the peer's way is to try again.
+    /// Runs `f` on some connection. Runs it again only if the peer retries calls.
     fn with<T: Send + 'static>(
         &self,
         f: impl FnMut(&mut Connection) -> Result<T> + Send + 'static,
     ) -> impl Future<Output = Outcome<T>> + Send;
 }
 
-/// The peer made of connections.
+/// Makes a peer of a source of connections.
 #[derive(Clone)]
 pub(crate) struct Over<C>(pub(crate) C);
 
@@ -88,8 +88,8 @@ pub(crate) fn bulk(conn: &mut Connection, rows: u64, limit: Duration) -> Result<
 }
 
 pub(crate) fn add_build(conn: &mut Connection, project: i64, status: i64) -> Result<()> {
-    // It writes in any case, so it asks for the lock at once: a deferred transaction may find
-    // that it cannot be upgraded, and no busy handler helps then.
+    // The transaction always writes, so it takes the lock when it begins. A deferred transaction might be unable to
+    // become a writer later, and a busy handler does not help then.
     let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     tx.prepare_cached(sql::ADD_BUILD)?.execute(params![project, status, 60])?;
     tx.prepare_cached(sql::COUNT_BUILD)?.execute([project])?;

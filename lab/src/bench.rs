@@ -1,4 +1,4 @@
-//! Measures peers in turn, each in a process of its own, and keeps what they say.
+//! Measures peers in turn, each in a process of its own, and keeps their figures.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -16,38 +16,38 @@ use crate::machine::{self, Machine};
 use crate::progress::Progress;
 use crate::{Result, report, stored};
 
-/// Beyond what a workload takes by itself a peer's process may live so long; then it is ended.
+/// A peer's process is killed when it takes longer than its workload by this time.
 const PROCESS_SPARE: Duration = Duration::from_secs(12);
-/// How long a measurement lasts that only counts syncs.
+/// The length in seconds of a measurement that only counts syncs.
 const COUNTED_FOR: f64 = 0.2;
 
-/// Where a peer's code lives.
+/// Where the code of a peer is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Binary {
-    /// In the lab itself.
+    /// In the lab's own program.
     Lab,
-    /// In a workspace of its own below `peers/`, and the name of the program.
+    /// In a workspace of its own below `peers/`: the name of the workspace, and the name of the program.
     Own(&'static str, &'static str),
-    /// The same with a target directory of its own, because it builds SQLite with other flags.
+    /// Like `Own`, with its own target directory, because it builds SQLite with other flags.
     OwnFlags(&'static str, &'static str),
 }
 
 struct Known {
     name: &'static str,
-    /// The crate whose version is told, if it is not the lab's own code on rusqlite.
+    /// The crate whose version is reported; empty: the peer is the lab's own code on rusqlite.
     krate: &'static str,
     binary: Binary,
-    /// What it makes of a file, also of one that it only reads.
+    /// The format of a file that the peer has opened, even if it only read the file.
     format: Format,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Format {
-    /// SQLite's.
+    /// SQLite's format.
     Sqlite,
-    /// SQLite's, with marks and neighbours of its own.
+    /// SQLite's format, but the peer adds marks to the file and makes further files beside it.
     Marked,
-    /// Its own; its program makes SQLite's of it again when it is called with `to-sqlite FILE`.
+    /// The peer's own format. `PROGRAM to-sqlite FILE` converts it to SQLite's.
     Own,
 }
 
@@ -78,7 +78,7 @@ const KNOWN: [Known; 15] = [
     Known { format: Format::Own, ..known("turso-mvcc", "turso", TURSO) },
 ];
 
-/// Why a peer cannot do a workload at all.
+/// Why a peer cannot run a workload at all.
 pub(crate) fn cannot(peer: &str, workload: Workload) -> Option<&'static str> {
     match (peer, workload) {
         ("turso" | "turso-mvcc", Workload::Stall) => {
@@ -125,7 +125,7 @@ fn synchronous(text: &str) -> Result<Synchronous, String> {
     }
 }
 
-/// A time that a measurement may last.
+/// Parses the time of a measurement in seconds.
 pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.05..=20.0).contains(&seconds) => Ok(seconds),
@@ -133,7 +133,7 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// One line of the plan: what, and by whom.
+/// One line of the plan: a workload and its peers.
 pub(crate) struct Item {
     pub(crate) workload: Workload,
     pub(crate) tasks: usize,
@@ -176,7 +176,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// All peers that a workload means something for.
+/// All peers for which a workload makes sense.
 pub(crate) fn peers_of(workload: Workload) -> Vec<String> {
     let means = |name: &str| match name {
         "naive" => workload == Workload::Stall,
@@ -187,9 +187,9 @@ pub(crate) fn peers_of(workload: Workload) -> Vec<String> {
     KNOWN.iter().map(|known| known.name).filter(|n| means(n)).map(str::to_owned).collect()
 }
 
-/// Measures a plan: round by round, so that a slow minute of the machine meets everybody alike.
+/// Measures a plan in rounds, so that a slow minute of the machine affects all peers alike.
 ///
-/// `count_syncs`: also how often each peer of the plan syncs.
+/// `count_syncs`: afterwards also counts how many times each peer of the plan syncs.
 pub(crate) fn measure(
     plan: &[Item],
     seconds: f64,
@@ -278,7 +278,7 @@ fn find(peer: &str) -> Result<&'static Known> {
     })
 }
 
-/// One measurement: a database, a process, its answer, and a look into the file.
+/// One measurement: takes a database, runs the peer's process, and checks the file.
 fn one(program: &Path, files: &Files, what: &Measurement) -> Result<Figures> {
     let format = find(&what.peer)?.format;
     let file = files.get(what.workload, format != Format::Sqlite)?;
@@ -301,7 +301,7 @@ fn look(program: &Path, file: &Path, what: &Measurement, format: Format) -> Resu
             figures.failed(format!("{missing} of {answered} answered writes are not stored"));
         }
     }
-    // They have been looked for, and would make the file of the run large.
+    // The writes have been checked, and would make the file of the run large.
     figures.written = Vec::new();
     Ok(figures)
 }
@@ -318,7 +318,8 @@ fn job(what: &Measurement, file: &Path) -> Result<Job> {
     })
 }
 
-/// Counts syncs of all peers: with one task, where each answer needs its own, and with 64, which may share.
+/// Counts the syncs of all peers: with one task, where each answer needs its own sync, and with 64 tasks, which may
+/// share syncs.
 fn syncs(programs: &BTreeMap<String, PathBuf>, files: &Files) -> Result<Vec<Syncs>> {
     let mut all = Vec::new();
     if !durability::can_count() {
@@ -357,7 +358,7 @@ fn syncs(programs: &BTreeMap<String, PathBuf>, files: &Files) -> Result<Vec<Sync
     Ok(all)
 }
 
-/// Has a peer make SQLite's format of its own, in a process that knows nothing of the one that wrote.
+/// Lets a peer convert its file to SQLite's format, in a new process.
 fn to_sqlite(program: &Path, file: &Path) -> Result<()> {
     let output = Command::new(program).arg("to-sqlite").arg(file).output()?;
     if !output.status.success() {
@@ -391,7 +392,7 @@ fn ask(mut command: Command, job: &Job) -> Result<Figures> {
     let told = writeln!(to, "{}", serde_json::to_string(job)?);
     let patience = job.workload.takes(job.seconds) + PROCESS_SPARE;
     let answer = hears.recv_timeout(patience);
-    // It ends by itself after its answer; without one it is ended.
+    // The process ends by itself after its answer. If there was no answer, it is killed.
     if answer.is_err() {
         child.kill()?;
     }
@@ -408,17 +409,18 @@ fn ask(mut command: Command, job: &Job) -> Result<Figures> {
     }
 }
 
-/// The program of a peer, built if need be.
+/// The program of a peer. Builds it if necessary.
 fn program(binary: Binary) -> Result<PathBuf> {
     let lab = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // One target directory for all that build SQLite alike, so that what they share is compiled once.
+    // All peers that build SQLite in the same way share a target directory, so that shared crates are compiled only
+    // once.
     let (workspace, name, target) = match binary {
         Binary::Lab => return Ok(std::env::current_exe()?),
         Binary::Own(workspace, name) => (workspace, name, lab.join("target")),
         Binary::OwnFlags(workspace, name) => (workspace, name, lab.join("target").join(workspace)),
     };
     let status = Command::new("cargo")
-        // Where its `.cargo/config.toml` counts.
+        // In this directory cargo reads the peer's `.cargo/config.toml`.
         .current_dir(lab.join("peers").join(workspace))
         .args(["build", "--release", "--locked", "--quiet", "--target-dir"])
         .arg(&target)
@@ -430,7 +432,7 @@ fn program(binary: Binary) -> Result<PathBuf> {
     Ok(target.join("release").join(name))
 }
 
-/// Name and version of the peer's crate, from the lock file that it was built with.
+/// The name and version of the peer's crate, from the lock file of its build.
 fn version(known: &Known) -> String {
     let lab = Path::new(env!("CARGO_MANIFEST_DIR"));
     let file = match known.binary {

@@ -1,4 +1,4 @@
-//! Two runs beside each other, before and after a change.
+//! Compares two runs, one before a change and one after it.
 
 use std::path::Path;
 
@@ -13,9 +13,9 @@ pub(crate) struct Change {
     pub(crate) figure: String,
     pub(crate) old: f64,
     pub(crate) new: f64,
-    /// How far a ratio may lie from one without meaning anything, from the spread of both runs' rounds.
+    /// The greatest difference of the ratio from 1 that may be noise, from the spread of both runs' rounds.
     pub(crate) noise: f64,
-    /// What the raw loop did meanwhile; the machine itself changes.
+    /// The ratio of the raw loop, which changes with the machine.
     pub(crate) raw: Option<f64>,
     pub(crate) verdict: Verdict,
 }
@@ -83,7 +83,8 @@ pub(crate) fn changes(old: &Run, new: &Run, peer: &str) -> Vec<Change> {
                 .and_then(|(was, is)| was.value(figure).zip(is.value(figure)))
                 .filter(|(was, is)| *was != 0.0 && *is != 0.0)
                 .map(|(was, is)| is / was);
-            // What the machine did to the raw loop's rate it did to ours; with that goes its noise.
+            // The machine affects the rates of the raw loop and of the peer in the same way. So the peer's ratio is
+            // divided by the raw loop's, and the noise of both is added.
             let (drift, noise) = match (raw, raws) {
                 (Some(raw), Some((was, is))) if figure.ends_with("_per_s") => {
                     (raw, noise.hypot(was.noise(figure)).hypot(is.noise(figure)))
@@ -91,7 +92,7 @@ pub(crate) fn changes(old: &Run, new: &Run, peer: &str) -> Vec<Change> {
                 _ => (1.0, noise),
             };
             let is_fairly = is / drift;
-            // The ratio in either direction, so that half and twice are alike far from one.
+            // The ratio is taken in the direction in which it is above 1, so that half and twice differ from 1 equally.
             let apart = (is_fairly / was).max(was / is_fairly) - 1.0;
             let verdict = match (apart > noise, (is_fairly > was) == more) {
                 (false, _) => Verdict::Noise,

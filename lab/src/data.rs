@@ -1,4 +1,4 @@
-//! What a run of the lab found, as it is kept in a file.
+//! The results of a run, as they are stored in a file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,22 +10,22 @@ use crate::Result;
 use crate::durability::Syncs;
 use crate::machine::Machine;
 
-/// One run: where, when, with what, and the figures.
+/// One run: when, where and how it was made, and its figures.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) date: String,
     pub(crate) commit: String,
     pub(crate) command: String,
     pub(crate) machine: Machine,
-    /// Peer, and its version with that of its SQLite.
+    /// The version of each peer, with the version of its SQLite.
     pub(crate) peers: BTreeMap<String, String>,
     pub(crate) measurements: Vec<Measurement>,
-    /// How often each peer synced; empty where that was not counted.
+    /// How many times each peer synced; empty: this was not counted.
     #[serde(default)]
     pub(crate) syncs: Vec<Syncs>,
 }
 
-/// One peer at one workload, in every round.
+/// The figures of one peer for one workload, of all rounds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Measurement {
     pub(crate) workload: Workload,
@@ -34,14 +34,14 @@ pub(crate) struct Measurement {
     pub(crate) seconds: f64,
     pub(crate) peer: String,
     pub(crate) rounds: Vec<Figures>,
-    /// Why a round has no figures.
+    /// Why rounds have no figures.
     pub(crate) failed: Vec<String>,
 }
 
-/// What is measured, without who.
+/// What is measured, without the peer.
 pub(crate) type Key = (Workload, Synchronous, usize);
 
-/// The key as it is written.
+/// The key as text.
 pub(crate) fn name((workload, synchronous, tasks): Key) -> String {
     match workload {
         Workload::TinyWrites => {
@@ -79,7 +79,7 @@ impl Run {
         Ok(())
     }
 
-    /// What was measured, in the order of the measurements.
+    /// The keys of all measurements, in their order.
     pub(crate) fn keys(&self) -> Vec<Key> {
         let mut keys = Vec::new();
         for m in &self.measurements {
@@ -104,22 +104,22 @@ impl Measurement {
         (self.workload, self.synchronous, self.tasks)
     }
 
-    /// A figure in every round.
+    /// The values of a figure in all rounds.
     pub(crate) fn rounds(&self, figure: &str) -> Vec<f64> {
         self.rounds.iter().filter_map(|f| f.values.get(figure).copied()).collect()
     }
 
-    /// Its median.
+    /// The median of a figure over all rounds.
     pub(crate) fn value(&self, figure: &str) -> Option<f64> {
         median(&self.rounds(figure))
     }
 
-    /// How far its rounds lie apart.
+    /// How much a figure differs between the rounds.
     pub(crate) fn noise(&self, figure: &str) -> f64 {
         spread(&self.rounds(figure))
     }
 
-    /// Names of all figures.
+    /// The names of all figures.
     pub(crate) fn figures(&self) -> Vec<&str> {
         let mut names: Vec<&str> =
             self.rounds.iter().flat_map(|f| f.values.keys().map(String::as_str)).collect();
@@ -128,7 +128,7 @@ impl Measurement {
         names
     }
 
-    /// All rounds' latencies of one name together.
+    /// The latencies with this name, of all rounds together.
     pub(crate) fn latencies(&self, name: &str) -> Latencies {
         let mut all = Latencies::default();
         for figures in &self.rounds {
@@ -139,7 +139,7 @@ impl Measurement {
         all
     }
 
-    /// Failed calls, unanswered calls, rounds without figures, and what the first said.
+    /// The numbers of failed calls, of unanswered calls and of rounds without figures, and the first message.
     pub(crate) fn troubles(&self) -> (u64, u64, usize, Option<&str>) {
         let errors = self.rounds.iter().map(|f| f.errors).sum();
         let unanswered = self.rounds.iter().map(|f| f.unanswered).sum();
@@ -149,7 +149,7 @@ impl Measurement {
     }
 }
 
-/// Whether more of a figure is better; `None` where neither is.
+/// Whether higher values of a figure are better; `None`: neither higher nor lower values are.
 pub(crate) fn more_is_better(figure: &str) -> Option<bool> {
     if figure.ends_with("_per_s") || figure.starts_with("jain") || figure == "least_polite_keeps" {
         Some(true)

@@ -1,7 +1,7 @@
-//! How often a peer syncs: counted from outside, because what a peer says about itself proves nothing.
+//! Counts how many times a peer syncs. `strace` counts, because a peer's own statement would prove nothing.
 //!
-//! `strace` counts the system calls of a measurement of its own, which is not timed. With one task and FULL a peer that
-//! syncs less often than it answers has answered before the row was durable.
+//! The system calls are counted in an extra measurement, whose times are not used. If, with one task and FULL, a peer
+//! syncs less often than it answers, then it has answered before rows were durable.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,17 +10,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 
-/// What makes a file durable. Whether an `io_uring` syncs cannot be seen; no peer here uses one by default.
+/// The system calls that make a file durable. `strace` does not see a sync through `io_uring`; no peer here uses
+/// `io_uring` by default.
 const SYNCS: &str = "trace=fsync,fdatasync,msync,sync_file_range,syncfs,sync";
 
-/// What was counted with one number of tasks.
+/// The counts for one number of tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Syncs {
     pub(crate) peer: String,
     pub(crate) tasks: usize,
-    /// Writes that were answered with success, in the whole life of the process.
+    /// The number of successful writes in the whole life of the process.
     pub(crate) answered: u64,
-    /// Syncs that succeeded, those of opening and of checkpoints included.
+    /// The number of successful syncs, those of opening and of checkpoints included.
     pub(crate) syncs: u64,
 }
 
@@ -40,23 +41,24 @@ pub(crate) fn can_count() -> bool {
     tried.is_ok_and(|status| status.success())
 }
 
-/// The same program with its syncs written to a file.
+/// The same program under `strace`, which writes its syncs to the file `log`.
 pub(crate) fn traced(program: &Path, log: &Path) -> Command {
     let mut command = Command::new("strace");
-    // With the filter in the kernel other system calls do not stop at all. `-D` makes the program our child and `strace`
-    // its attendant, which ends with it: whoever ends the child ends the program.
+    // With the filter in the kernel, other system calls are not slowed down. With `-D` the program is our child, and
+    // `strace` ends together with it. So the program can be killed through the child.
     command.args(["-D", "-f", "--seccomp-bpf", "-qq", "-e", SYNCS, "-o"]).arg(log).arg(program);
     command
 }
 
-/// Reads such a file and removes it.
+/// Counts the syncs in a file that `strace` has written, and removes the file.
 pub(crate) fn read(log: &PathBuf) -> Result<u64> {
     let text = std::fs::read_to_string(log)?;
     std::fs::remove_file(log)?;
     Ok(count(&text))
 }
 
-/// A call that others interrupt has two lines, of which the second has the result.
+/// The number of successful calls. If other calls interleave with a call, it has two lines, and the second has the
+/// result.
 fn count(text: &str) -> u64 {
     text.lines().filter(|line| line.trim_end().ends_with("= 0")).count() as u64
 }
@@ -80,7 +82,7 @@ mod tests {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        // Held open, so that the program waits for ever.
+        // Standard input stays open, so that the program waits for ever.
         let mut stdin = child.stdin.take().unwrap();
         let mut stdout = child.stdout.take().unwrap();
         stdin.write_all(b"!").unwrap();
@@ -89,7 +91,7 @@ mod tests {
         child.wait().unwrap();
         let (ended, hears) = std::sync::mpsc::sync_channel(1);
         let reader = std::thread::Builder::new().name("output".to_owned());
-        // It ends when no process holds it any more.
+        // The read ends when no process has the pipe open any more.
         let read = move || ended.send(stdout.read_to_end(&mut Vec::new())).unwrap();
         reader.spawn(read).unwrap();
         assert!(

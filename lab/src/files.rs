@@ -1,4 +1,4 @@
-//! The databases that are measured: each kind is made once, and copied where a peer writes to it.
+//! The databases for measurements. Each kind is made once, and copied for peers that write to it.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use rusqlite::Connection;
 use crate::Result;
 use crate::place::Place;
 
-/// Databases below a directory that goes when this is dropped.
+/// Databases in a directory that is removed when this is dropped.
 pub(crate) struct Files {
     place: Place,
     next: Cell<u32>,
 }
 
 impl Files {
-    /// Makes what these workloads begin with.
+    /// Makes the databases for these workloads.
     pub(crate) fn make(workloads: impl Iterator<Item = Workload>) -> Result<Self> {
         let files = Self { place: Place::new()?, next: Cell::new(0) };
         let mut made = Vec::new();
@@ -45,14 +45,14 @@ impl Files {
         Ok(files)
     }
 
-    /// The directory of them all.
+    /// The directory of all databases.
     pub(crate) fn dir(&self) -> PathBuf {
         self.place.file("")
     }
 
-    /// The database for one measurement; `converts`: the peer alters a file that it only reads.
+    /// The database for one measurement. `converts`: the peer changes even a file that it only reads.
     ///
-    /// A copy lies at `sql/app.db` of a directory of its own, which is where tinystore looks for it.
+    /// A copy is at `sql/app.db` in a directory of its own, because tinystore expects it there.
     pub(crate) fn get(&self, workload: Workload, converts: bool) -> Result<PathBuf> {
         let from = self.place.file(template(workload));
         if is_only_read(workload) && !converts {
@@ -62,12 +62,12 @@ impl Files {
         let to = self.place.file(&n.to_string()).join("sql/app.db");
         std::fs::create_dir_all(to.with_file_name(""))?;
         std::fs::copy(from, &to)?;
-        // What the copy left to the disk would be written while a peer is measured.
+        // Synced now, so that the copy is not written to the disk during the measurement.
         std::fs::File::open(&to)?.sync_all()?;
         Ok(to)
     }
 
-    /// Removes a copy with everything beside it.
+    /// Removes a copy with its directory.
     pub(crate) fn done(&self, file: &Path) -> Result<()> {
         match file.parent().and_then(Path::parent) {
             Some(dir) if dir.parent() == Some(&self.dir()) => Ok(std::fs::remove_dir_all(dir)?),

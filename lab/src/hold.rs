@@ -1,4 +1,4 @@
-//! A process that holds the write lock of a database while it is told to.
+//! A process that takes and releases the write lock of a database on request.
 
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -8,8 +8,7 @@ use rusqlite::Connection;
 
 use crate::Result;
 
-/// `take` and `release` on standard input, `held` and `released` on standard output; the end of
-/// the input ends it.
+/// Reads `take` and `release` from standard input, and prints `held` and `released`. Ends at the end of its input.
 pub(crate) fn run(file: &Path) -> Result<()> {
     let conn = Connection::open(file)?;
     conn.busy_timeout(Duration::from_secs(10))?;

@@ -1,4 +1,4 @@
-//! Where and with what it was measured.
+//! The machine and the tools with which a run was made.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 
-/// What a reader must know to compare; no name, no path.
+/// What a reader must know about the machine to compare figures, without its name and paths.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) processor: String,
@@ -18,12 +18,12 @@ pub(crate) struct Machine {
     pub(crate) system: String,
     pub(crate) file_system: String,
     pub(crate) compiler: String,
-    /// Appends of a page, each made durable, per second: what a commit costs at least.
+    /// How many pages per second can be appended and synced one by one. A commit costs at least one such sync.
     pub(crate) syncs_per_s: f64,
 }
 
 impl Machine {
-    /// Looks at this one; `dir` is where the databases lie.
+    /// Examines this machine. `dir` is the directory of the databases.
     pub(crate) fn look(dir: &Path) -> Result<Self> {
         let cpus = read("/proc/cpuinfo");
         let memory = read("/proc/meminfo");
@@ -44,12 +44,12 @@ impl Machine {
     }
 }
 
-/// Today, UTC.
+/// Today's date in UTC.
 pub(crate) fn date() -> String {
     said("date", &["-u", "+%Y-%m-%d"])
 }
 
-/// The commit of the sources; with a mark when they were changed since.
+/// The commit of the sources, with a mark if they have been changed since.
 pub(crate) fn commit() -> String {
     let here = env!("CARGO_MANIFEST_DIR");
     let commit = said("git", &["-C", here, "rev-parse", "--short=12", "HEAD"]);

@@ -1,4 +1,4 @@
-//! The lab: the experiments of the story, and Lockkeeper measured beside its peers.
+//! The lab: experiments that show failures, and measurements of Lockkeeper and its peers.
 
 mod bench;
 mod compare;

@@ -1,11 +1,11 @@
-//! Directories that go, on the disk that holds the build.
+//! Temporary directories, on the disk that holds the build.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Result;
 
-/// A directory that goes when it is dropped.
+/// A directory that is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Place(PathBuf);
 

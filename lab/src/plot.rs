@@ -1,4 +1,4 @@
-//! Charts as SVG: bars and lines, no more. Text is text, colours follow the reader's light or dark.
+//! Charts as SVG, with bars or lines. Text stays text, and the colours follow the reader's light or dark mode.
 
 use std::fmt::Write as _;
 
@@ -23,7 +23,7 @@ text{font:13px system-ui,sans-serif;fill:#1f2328}.t{font-weight:600;font-size:15
 </style>";
 const COLOURS: usize = 13;
 
-/// One bar: whose, how long, and what to write at its end.
+/// One bar: its label, its value and its colour.
 #[derive(Clone, Debug)]
 pub(crate) struct Bar {
     pub(crate) label: String,
@@ -37,7 +37,7 @@ impl Bar {
     }
 }
 
-/// Horizontal bars from zero, the value at the end of each.
+/// Horizontal bars that begin at zero, with the value at the end of each bar.
 pub(crate) fn bars(title: &str, note: &str, bars: &[Bar]) -> String {
     const STEP: f64 = 26.0;
     const TOP: f64 = 62.0;
@@ -69,7 +69,7 @@ pub(crate) fn bars(title: &str, note: &str, bars: &[Bar]) -> String {
     svg
 }
 
-/// One line and its name.
+/// A line and its name.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) name: String,
@@ -78,14 +78,15 @@ pub(crate) struct Line {
     pub(crate) bold: bool,
 }
 
-/// The horizontal axis: marks with their text, or ten of equal distance.
+/// The horizontal axis: the given marks with their texts, or ten equally spaced marks.
 #[derive(Clone, Debug)]
 pub(crate) struct Axis {
     pub(crate) name: String,
     pub(crate) marks: Vec<(f64, String)>,
 }
 
-/// Lines over a common axis; the vertical one is logarithmic, because waits differ by orders of magnitude.
+/// Lines with a common horizontal axis. The vertical axis is logarithmic, because waiting times differ by orders of
+/// magnitude.
 pub(crate) fn lines(title: &str, note: &str, axis: &Axis, lines: &[Line]) -> String {
     const HEIGHT: f64 = 400.0;
     const TOP: f64 = 62.0;
@@ -178,7 +179,7 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// A number as tables and plots show it: three digits that matter, thousands apart.
+/// A number for tables and plots: with three significant digits, and with its digits in groups of three.
 pub(crate) fn figure(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_owned();

@@ -1,4 +1,4 @@
-//! How far a run is and how long it will still take.
+//! How much of a run is done, and how long the rest will take.
 
 use std::time::{Duration, Instant};
 
@@ -6,11 +6,11 @@ use measure::Workload;
 
 use crate::bench::Item;
 
-/// Starting a process, copying a database and looking into it.
+/// The time for starting a process, copying a database and checking it.
 const AROUND: Duration = Duration::from_millis(200);
 
-/// The run's clock. What is left is estimated from what is planned, and corrected by how long the run has taken
-/// for what it has done.
+/// The clock of a run. The remaining time is the planned time of the rest, multiplied by how much slower than planned
+/// the run has been so far.
 pub(crate) struct Progress {
     began: Instant,
     planned: Duration,
@@ -18,19 +18,19 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// `counted`: peers whose syncs are counted at the end.
+    /// `counted` is the number of peers whose syncs are counted at the end.
     pub(crate) fn new(plan: &[Item], counted: usize, seconds: f64, repeat: u32) -> Self {
         let rounds: Duration = plan.iter().map(|item| takes(item, seconds)).sum();
         let counting = 2 * (Workload::TinyWrites.takes(seconds) + AROUND) * counted as u32;
         Self { began: Instant::now(), planned: rounds * repeat + counting, done: Duration::ZERO }
     }
 
-    /// All peers of an item have been measured once.
+    /// Notes that all peers of an item have been measured once.
     pub(crate) fn measured(&mut self, item: &Item, seconds: f64) {
         self.done += takes(item, seconds);
     }
 
-    /// What is done next, with the time that has passed and the time that is left.
+    /// A line with the time that has passed, the time that is left, and the next thing to do.
     pub(crate) fn line(&self, next: &str) -> String {
         let passed = self.began.elapsed();
         format!("{} passed, about {} left: {next}", clock(passed), clock(self.left(passed)))
@@ -69,10 +69,10 @@ mod tests {
         };
         let plan = [item];
         let mut progress = Progress::new(&plan, 0, 0.8, 3);
-        // Twice three measurements of 1 s and what is around them.
+        // Three rounds with two peers: six measurements of 1 s, and the time around each.
         assert_eq!(progress.left(Duration::ZERO), (Duration::from_secs(1) + AROUND) * 6);
         progress.measured(&plan[0], 0.8);
-        // A round took twice as long as planned, so the other two will.
+        // The round took twice as long as planned, so the two other rounds will too.
         let round = (Duration::from_secs(1) + AROUND) * 2;
         let left = progress.left(round * 2);
         assert!(left.abs_diff(round * 4) < Duration::from_millis(1), "{left:?}");

@@ -1,4 +1,4 @@
-//! Everything in one run, written down with tables and plots.
+//! Measures everything in one run, and writes a report with tables and plots.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -80,7 +80,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// What the report measures. Peers that differ from a listed one only where it does not matter are left out.
+/// What the report measures. A peer is left out of a workload in which it would show the same as a similar peer.
 fn plan() -> Vec<Item> {
     use Synchronous::{Full, Normal};
     use Workload as W;
@@ -115,7 +115,7 @@ fn plan() -> Vec<Item> {
     ]
 }
 
-/// What a workload's table shows: figure and heading.
+/// The columns of a workload's table: figures and headings.
 fn columns(workload: Workload) -> &'static [(&'static str, &'static str)] {
     match workload {
         Workload::TinyWrites => &[
@@ -186,7 +186,7 @@ fn columns(workload: Workload) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-/// In a sentence or two, what is done.
+/// Describes a workload in a sentence or two.
 fn what(workload: Workload) -> &'static str {
     match workload {
         Workload::TinyWrites => {
@@ -298,9 +298,9 @@ fn shown(name: &str, value: f64) -> String {
     }
 }
 
-/// By the first column, the best first.
+/// The peers' measurements, ordered by the most telling figure of the workload, the best first.
 fn sorted(run: &Run, key: Key) -> Vec<&Measurement> {
-    // The lateness of an idle runtime and the way back of a future say little.
+    // For these two workloads the first column tells little, so another one is used.
     let by = match key.0 {
         Workload::Stall => "late_locked_ms",
         Workload::Cancel => "answer_ms",
@@ -316,13 +316,14 @@ fn sorted(run: &Run, key: Key) -> Vec<&Measurement> {
     all
 }
 
-/// Where a peer's median is better by more than both spreads: what, the peer's, ours.
+/// The figures for which a peer's median is better than Lockkeeper's by more than both spreads: a line each, with both
+/// values.
 fn better_peers(run: &Run) -> Vec<String> {
     let mut all = Vec::new();
     for key in run.keys() {
         for (figure_name, heading) in columns(key.0) {
             let Some(more) = more_is_better(figure_name) else { continue };
-            // The best of our own ways, as a reader would choose it.
+            // The best of Lockkeeper's own ways to do the workload, because a reader would choose that one.
             let ours = run
                 .of(key)
                 .filter(|m| m.peer.starts_with("lockkeeper"))
@@ -337,7 +338,7 @@ fn better_peers(run: &Run) -> Vec<String> {
                     let noise = our_noise.hypot(m.noise(figure_name)).max(0.03);
                     let apart = (theirs / ours).max(ours / theirs) - 1.0;
                     let is = (theirs > ours) == more && apart > noise && theirs != ours;
-                    // A few hundredths of a millisecond or of a core are the clock's, not the peer's.
+                    // A difference of a few hundredths of a millisecond or of a core comes from the clock.
                     let matters = match *figure_name {
                         "late_idle_ms" | "cores_burning" => false,
                         "late_locked_ms" | "answer_ms" => (theirs - ours).abs() > 1.0,
@@ -452,7 +453,7 @@ fn write(run: &Run, plotted: &[String]) -> String {
     text
 }
 
-/// What was counted, and what follows from it.
+/// The counted syncs, and what follows from them.
 fn durability(run: &Run) -> String {
     let mut text = String::from("\n## Durability\n\n");
     if run.syncs.is_empty() {
@@ -516,7 +517,7 @@ fn stem((workload, synchronous, tasks): Key) -> String {
     format!("{}-{}-{tasks}", workload.name(), synchronous.sql().to_ascii_lowercase())
 }
 
-/// Draws a run; returns the files' names.
+/// Draws the plots of a run, and returns the names of their files.
 pub(crate) fn plots(run: &Run, out: &Path) -> Result<Vec<String>> {
     std::fs::create_dir_all(out).map_err(|e| format!("cannot make {}: {e}", out.display()))?;
     let mut files = Vec::new();
@@ -607,7 +608,7 @@ pub(crate) fn plots(run: &Run, out: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// A peer has one colour everywhere; the lab's own loops are grey.
+/// The colour of a peer, which is the same in all plots. The lab's own loops are grey.
 fn colour(peer: &str) -> usize {
     match peer {
         "lockkeeper" => 0,

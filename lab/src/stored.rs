@@ -1,4 +1,4 @@
-//! A look into the file after a measurement: is there what was answered?
+//! Checks the file after a measurement: is every write stored that was answered with success?
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use rusqlite::Connection;
 
 use crate::Result;
 
-/// How many of the writes that were answered are not in the file. Each is looked for by its key, so that a row
-/// that is stored without an answer does not stand for one that is lost.
+/// How many of the writes that succeeded are not in the file. Each is looked up by its key, so that a row of a failed
+/// write cannot stand for a lost row.
 pub(crate) fn missing(file: &Path, workload: Workload, figures: &Figures) -> Result<u64> {
     let conn = Connection::open(file)?;
     if workload == Workload::ReadPage {
@@ -35,7 +35,7 @@ pub(crate) fn missing(file: &Path, workload: Workload, figures: &Figures) -> Res
     Ok(missing)
 }
 
-/// Builds have no keys of their own, so each project's are counted.
+/// Builds have no keys of their own, so they are counted for each project.
 fn missing_builds(conn: &Connection, figures: &Figures) -> Result<u64> {
     let mut answered = vec![0_u64; sql::PROJECTS as usize];
     for written in &figures.written {
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
     use crate::files::Files;
 
-    /// Stores the first three keys of a task but one, and rows that nobody was told of.
+    /// Stores the first three keys of a task except one, and three rows of other keys.
     fn stored_but(lost: usize) -> (Files, std::path::PathBuf) {
         let files = Files::make([Workload::TinyWrites].into_iter()).unwrap();
         let file = files.get(Workload::TinyWrites, false).unwrap();

@@ -1,11 +1,11 @@
-//! What the project wants to reach against the best peer, and whether a run shows it.
+//! The project's aims in comparison with the best peer, and whether a run reaches them.
 
 use measure::{Synchronous, Workload};
 
 use crate::data::{Key, Run, more_is_better};
 use crate::plot::figure;
 
-/// One aim and what was found.
+/// One aim, and what the run shows.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Finding {
     pub(crate) aim: String,
@@ -13,12 +13,13 @@ pub(crate) struct Finding {
     pub(crate) holds: bool,
 }
 
-/// Neither the limit nor the one that blocks the runtime is a peer to compare with.
+/// Whether `name` is a peer to compare with. The upper limit, the loop that blocks the runtime and Lockkeeper itself
+/// are no such peers.
 pub(crate) fn is_peer(name: &str) -> bool {
     !matches!(name, "raw" | "naive" | "lockkeeper" | "lockkeeper-short")
 }
 
-/// The best median of all peers, whatever else they failed at.
+/// The best median of all peers for a figure, whatever the peers' other results are.
 pub(crate) fn best<'a>(run: &'a Run, key: Key, name: &str) -> Option<(&'a str, f64)> {
     let more = more_is_better(name)?;
     run.of(key)
@@ -27,7 +28,7 @@ pub(crate) fn best<'a>(run: &'a Run, key: Key, name: &str) -> Option<(&'a str, f
         .max_by(|a, b| if more { a.1.total_cmp(&b.1) } else { b.1.total_cmp(&a.1) })
 }
 
-/// Every aim whose workload is in the run.
+/// Checks every aim whose workload is in the run.
 pub(crate) fn check(run: &Run) -> Vec<Finding> {
     use Synchronous::{Full, Normal};
     use Workload as W;

@@ -1,4 +1,4 @@
-//! The commands that steps are made of: each is printed before it runs, so that it can be run alone.
+//! The commands of which steps consist. Each is printed before it runs, so that it can be run alone.
 
 use std::io::{IsTerminal, Read, Write};
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use std::thread;
 /// The command that failed; its own output says why.
 pub(crate) struct Failed(pub(crate) String);
 
-/// A program, its arguments, and what its environment has in addition.
+/// A program, its arguments, and the variables that are added to its environment.
 pub(crate) struct Line {
     program: String,
     words: Vec<String>,
@@ -41,7 +41,7 @@ impl Line {
         command
     }
 
-    /// The line as a shell takes it.
+    /// The line as one would type it in a shell.
     pub(crate) fn shown(&self) -> String {
         let quoted = |text: &String| match text.is_empty() || text.contains(' ') {
             true => format!("'{text}'"),
@@ -59,8 +59,8 @@ impl Line {
         self.ended(self.command().status())
     }
 
-    /// Runs the line, and gives back the closing lines of the test runners in it, which the end of
-    /// a long run would otherwise be far away from.
+    /// Runs the line, and returns the last lines of the test runners in it. They are printed again at the end of a long
+    /// run, where they are easier to find.
     pub(crate) fn run_tests(&self) -> Result<Vec<String>, Failed> {
         println!("xtask: {}", self.shown());
         let mut command = self.command();
@@ -72,7 +72,7 @@ impl Line {
         let mut child = command.spawn().map_err(failed)?;
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let closing = thread::scope(|scope| {
-            // Two pipes, read at once: a runner that fills one of them would otherwise wait for ever.
+            // Both pipes are read at the same time. Otherwise a runner that fills the other pipe would wait for ever.
             let err = scope
                 .spawn(move || err.map_or_else(Vec::new, |pipe| copy(pipe, std::io::stderr())));
             let mut closing = out.map_or_else(Vec::new, |pipe| copy(pipe, std::io::stdout()));
@@ -96,7 +96,7 @@ pub(crate) fn succeeds(program: &str, words: &[&str]) -> bool {
     Command::new(program).args(words).output().is_ok_and(|output| output.status.success())
 }
 
-/// Copies what a runner prints as it comes, and keeps its closing lines.
+/// Copies what a runner prints while it runs, and returns its closing lines.
 fn copy(mut from: impl Read, mut to: impl Write) -> Vec<String> {
     let (mut closing, mut line, mut bytes) = (Vec::new(), Vec::new(), [0; 4096]);
     loop {
@@ -106,12 +106,12 @@ fn copy(mut from: impl Read, mut to: impl Write) -> Vec<String> {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(_) => break,
         };
-        // Where nobody reads what is printed the runner goes on all the same.
+        // The runner goes on even if nobody reads the copy, so an error is ignored.
         let _ = to.write_all(&bytes[..size]).and_then(|()| to.flush());
         for &byte in &bytes[..size] {
             match byte {
                 b'\n' => closing.extend(closing_line(&std::mem::take(&mut line))),
-                // The rest of a line that no runner ends with is not kept.
+                // Closing lines are short, so the rest of a long line is not kept.
                 _ if line.len() < 1024 => line.push(byte),
                 _ => {}
             }
@@ -121,10 +121,10 @@ fn copy(mut from: impl Read, mut to: impl Write) -> Vec<String> {
     closing
 }
 
-/// The line without its colours, if it is one in which a test runner sums up.
+/// The line without its colours, if it is the line in which a test runner sums up its tests.
 fn closing_line(line: &[u8]) -> Option<String> {
     let text = plain(&String::from_utf8_lossy(line));
-    // What nextest, libtest, and the workspace's own runners begin such a line with.
+    // The beginnings of these lines, for nextest, libtest and the workspace's own runners.
     let sums_up = ["Summary [", "test result: ", "fuzz: ", "asan: ", "soak: "];
     let text = text.trim();
     sums_up.iter().any(|start| text.starts_with(start)).then(|| text.to_owned())

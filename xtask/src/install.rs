@@ -1,21 +1,21 @@
-//! What the tests need beside Rust is installed first, where that can be done.
+//! Installs what the tests need besides Rust, if the machine allows it.
 
 use crate::command::{Failed, Line, succeeds};
 
-/// A program that some step runs, and the Debian package that has it.
+/// A program that some step runs, and the Debian package that contains it.
 const PROGRAMS: [(&str, &str); 8] = [
     ("git", "git"),
-    // Repositories with large files.
+    // For tests of repositories with large files.
     ("git-lfs", "git-lfs"),
-    // SQLite and libgit2 are compiled.
+    // Compiles SQLite and libgit2.
     ("cc", "gcc"),
-    // The example in the server's README.
+    // Runs the example in the server's README.
     ("make", "make"),
-    // The script of the same README that makes a Cuirass database.
+    // Runs the script in that README that makes a Cuirass database.
     ("python3", "python3"),
-    // The server's sandbox.
+    // Makes the server's sandbox.
     ("bwrap", "bubblewrap"),
-    // Pages are looked at in a browser.
+    // Shows pages in the browser tests.
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
 ];
@@ -34,7 +34,7 @@ pub(crate) fn install() -> Result<(), Failed> {
     packages(&missing)
 }
 
-/// Installs Debian packages; where there is no apt-get, says what to install by hand.
+/// Installs Debian packages. Without apt-get, the error says what to install by hand.
 fn packages(names: &[&str]) -> Result<(), Failed> {
     if names.is_empty() {
         return Ok(());

@@ -2,8 +2,8 @@
 //! `cargo xtask neighbours`, `cargo xtask oldest`, and what maintainers run before a release: `cargo xtask deny`,
 //! `cargo xtask advisories`, `cargo xtask semver`.
 //!
-//! `steps.rs` has the steps of the tests, `command.rs` how a command is printed and run,
-//! `install.rs` what is installed first, `neighbours.rs` and `oldest.rs` what holds beside other versions of SQLite's bindings.
+//! `steps.rs` has the steps of the tests, `command.rs` prints and runs commands, `install.rs` installs what the tests
+//! need, and `neighbours.rs` and `oldest.rs` test Lockkeeper with other versions of SQLite's bindings.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -80,7 +80,7 @@ fn refuse(wrong: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// The steps that the words after `test` ask for, in the order of [`STEPS`], and in which form.
+/// The steps that the words after `test` name, in the order of [`STEPS`], and the form in which they run.
 fn chosen(words: &[&str]) -> Result<(Vec<&'static Step>, Form), String> {
     let (mut long, mut only) = (false, Vec::new());
     let mut words = words.iter();
@@ -102,14 +102,14 @@ fn chosen(words: &[&str]) -> Result<(Vec<&'static Step>, Form), String> {
     Ok((STEPS.iter().filter(wanted).collect(), Form { long }))
 }
 
-/// What the words after `fuzz` say.
+/// The minutes and the seed that the words after `fuzz` name.
 fn minutes_and_seed(words: &[&str]) -> Result<(u64, Option<u64>), String> {
     let (mut minutes, mut seed) = (10, None);
     for pair in words.chunks(2) {
         let [name, value] = pair else { return Err(format!("`{}` needs a number", pair[0])) };
         let number = || value.parse::<u64>().map_err(|_| format!("`{name} {value}`: no number"));
         match *name {
-            // At most a year: the number of seconds must be one, too.
+            // At most a year, so that the number of seconds does not overflow.
             "--minutes" => minutes = number()?.min(525_600),
             "--seed" => seed = Some(number()?),
             other => return Err(format!("`fuzz` does not know `{other}`")),
@@ -141,7 +141,7 @@ fn semver(base: &str) -> Result<(), Failed> {
     cargo(&["semver-checks", "--package", "lockkeeper", "--baseline-rev", base]).run()
 }
 
-/// Installs `package` unless there is its subcommand of cargo.
+/// Installs `package` unless cargo has this subcommand already.
 fn installed(subcommand: &str, package: &str) -> Result<(), Failed> {
     match succeeds("cargo", &[subcommand, "--version"]) {
         true => Ok(()),

@@ -1,8 +1,9 @@
-//! `cargo xtask neighbours`: which crates can be in one program with Lockkeeper.
+//! `cargo xtask neighbours`: checks which crates can be in one program together with Lockkeeper.
 //!
-//! `links = "sqlite3"` allows one libsqlite3-sys per program, so two crates go together only if one version of it
-//! suits both. For each crate that people come with, a program that names both is resolved and checked; for those that
-//! cannot be there too, that they still cannot is checked, so that the README's table stays true both ways.
+//! `links = "sqlite3"` allows one libsqlite3-sys per program, so two crates can be used together only if one version of
+//! it suits both. For each crate that users of Lockkeeper often use too, this command resolves and compiles a program
+//! that depends on both. For crates that cannot be used together with Lockkeeper, it checks that the program still
+//! cannot be resolved. So the README's table stays true in both directions.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -10,24 +11,25 @@ use std::path::PathBuf;
 use crate::command::{Failed, Line, cargo};
 use crate::root;
 
-/// A crate that people have beside Lockkeeper, or come from.
+/// A crate that people use together with Lockkeeper, or used before it.
 struct Neighbour {
     name: &'static str,
-    /// What its users write below `[dependencies]`.
+    /// The line that its users write below `[dependencies]`.
     dependency: &'static str,
     outcome: Outcome,
 }
 
 enum Outcome {
-    /// It links. This code must compile: it uses both, and shows that both mean the same rusqlite.
+    /// A program can depend on both crates. This code must compile: it uses both crates, and it compiles only if both
+    /// use the same rusqlite.
     Links(&'static str),
-    /// It cannot be resolved: it insists on a libsqlite3-sys that no rusqlite in our range has.
+    /// No program can depend on both: the crate requires a libsqlite3-sys that no rusqlite in Lockkeeper's range uses.
     Refuses,
 }
 
 use Outcome::{Links, Refuses};
 
-/// Any program with a connection of its own: it is the one that Lockkeeper means.
+/// The code for a program that opens its own connection: its type must be Lockkeeper's.
 const SAME: &str =
     "pub fn same(conn: rusqlite::Connection) -> lockkeeper::rusqlite::Connection { conn }";
 
@@ -127,7 +129,7 @@ const NEIGHBOURS: [Neighbour; 17] = [
     },
 ];
 
-/// Checks every neighbour, then prints what was found.
+/// Checks every neighbour, then prints the table.
 pub(crate) fn check() -> Result<(), Failed> {
     let mut table = String::from("| crate | beside Lockkeeper | rusqlite |\n|---|---|---|\n");
     let mut failed = Vec::new();
@@ -149,7 +151,7 @@ pub(crate) fn check() -> Result<(), Failed> {
     }
 }
 
-/// A crate that depends on Lockkeeper and on one neighbour, below `target/`.
+/// A crate below `target/` that depends on Lockkeeper and on one neighbour.
 struct Probe {
     place: PathBuf,
 }
@@ -175,16 +177,16 @@ impl Probe {
     }
 
     fn cargo(&self, words: &[&str]) -> Line {
-        // The probes share what they compile.
+        // The probes share compiled dependencies.
         let target = self.place.with_file_name("target");
         let manifest = self.place.join("Cargo.toml").display().to_string();
         let words = [words, &["--manifest-path", &manifest]].concat();
         cargo(&words).with("CARGO_TARGET_DIR", &target.display().to_string())
     }
 
-    /// What is so of it, and with which rusqlite; an error: it is not what `expected` says.
+    /// Returns the outcome for the table, and the version of rusqlite. An error if the outcome is not `expected`.
     fn look(&self, expected: &Outcome) -> Result<(&'static str, String), Failed> {
-        // As somebody finds it who adds the dependency today.
+        // Resolves the newest versions, as for somebody who adds the dependency today.
         let _ = std::fs::remove_file(self.place.join("Cargo.lock"));
         let resolve = self.cargo(&["generate-lockfile"]);
         println!("xtask: {}", resolve.shown());
@@ -208,8 +210,8 @@ impl Probe {
 
     /// The version of rusqlite that both use.
     ///
-    /// 0.42 and 0.43 have the same libsqlite3-sys, so a program that asks for 0.42 gets both until Lockkeeper is
-    /// told to take the other's, in the way that the README names.
+    /// 0.42 and 0.43 have the same libsqlite3-sys, so a program that depends on 0.42 gets both versions, unless `cargo
+    /// update` sets Lockkeeper's to the program's, as the README describes.
     fn unify(&self) -> Result<String, Failed> {
         let mut versions = self.versions()?;
         if let [older, newer] = &versions[..] {

@@ -1,7 +1,7 @@
-//! `cargo xtask oldest`: the library's whole suite on the oldest rusqlite that it accepts.
+//! `cargo xtask oldest`: runs all tests of the library with the oldest rusqlite that the library accepts.
 //!
-//! The lock file of the workspace holds the newest. A second workspace below `target/`, whose only member is a
-//! link to the library, has a lock file that differs in rusqlite and in what comes with it.
+//! The workspace's lock file has the newest rusqlite. So this command makes a second workspace below `target/`, whose
+//! only member is a link to the library. Its lock file has the oldest rusqlite and the dependencies of that version.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::root;
 /// The lower end of the range in `Cargo.toml`.
 const OLDEST: &str = "0.40.0";
 
-/// Runs the suite there.
+/// Runs the tests in the second workspace.
 pub(crate) fn test() -> Result<Vec<String>, Failed> {
     let root = root();
     let place = root.join("target/oldest");

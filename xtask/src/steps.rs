@@ -10,9 +10,9 @@ use crate::{neighbours, oldest};
 /// One step: `cargo xtask test --only NAME` runs it alone.
 pub(crate) struct Step {
     pub(crate) name: &'static str,
-    /// What a failure of it means.
+    /// What the step checks; printed before it runs.
     pub(crate) checks: &'static str,
-    /// Left out of the default form.
+    /// `true`: only the long form runs this step.
     pub(crate) long_only: bool,
     run: fn(Form) -> Result<Closing, Failed>,
 }
@@ -20,7 +20,7 @@ pub(crate) struct Step {
 /// The closing lines of a step's test runners.
 type Closing = Vec<String>;
 
-/// In which form the tests run.
+/// The form in which the tests run.
 #[derive(Clone, Copy)]
 pub(crate) struct Form {
     pub(crate) long: bool,
@@ -76,7 +76,7 @@ const fn long(
     Step { long_only: true, ..step(name, checks, run) }
 }
 
-/// Runs `steps` in their order until one fails, and says at the end how long each took.
+/// Runs `steps` in this order until one fails, and prints how long each took.
 pub(crate) fn run(steps: &[&Step], form: Form) -> Result<(), Failed> {
     let began = Instant::now();
     let mut summary = String::new();
@@ -125,7 +125,8 @@ fn of_all(command: &[&str], words: &[&str]) -> Line {
     cargo(&[command, &["--workspace", "--features", OPTIONAL], words].concat())
 }
 
-/// Each feature alone: they must be additive. `sqlite` without `bundled` means the system's.
+/// Checks the library with each feature alone, because features must be additive. `sqlite` without `bundled` uses the
+/// system's SQLite.
 fn features() -> Result<(), Failed> {
     for features in ["", "affinity", "bundled", "sqlite", "sqlite,metrics", "sqlite,tracing"] {
         let mut words = vec!["clippy", "-p", "lockkeeper", "--no-default-features"];
@@ -135,7 +136,7 @@ fn features() -> Result<(), Failed> {
     Ok(())
 }
 
-/// The queue needs no SQLite, and nothing needs an async runtime.
+/// Checks that the queue does not depend on SQLite, and that nothing depends on an async runtime.
 fn trees() -> Result<(), Failed> {
     const RUNTIMES: [&str; 5] = ["tokio", "async-std", "smol", "async-executor", "async-io"];
     const SQLITE: [&str; 2] = ["rusqlite", "libsqlite3-sys"];
@@ -166,33 +167,35 @@ fn tests(form: Form) -> Result<Closing, Failed> {
     let profile = if form.long { "long" } else { "default" };
     let tests = match succeeds("cargo", &["nextest", "--version"]) {
         true => {
-            // Twice as many tests as processors: `.config/nextest.toml` says which of them compute at once.
+            // Twice as many tests as processors run at the same time, because many only wait. `.config/nextest.toml`
+            // limits those that compute.
             let count = 2 * std::thread::available_parallelism().map_or(1, NonZero::get);
             let all = ["nextest", "run", "--profile", profile, "--workspace", "--no-fail-fast"];
             cargo(&[&all[..], &["--test-threads", &count.to_string()]].concat())
         }
-        // Not `--all-targets`: the benchmarks are no tests.
+        // `--all-targets` would also run the benchmarks.
         false => cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]),
     };
     if form.long { tests.with("LOCKKEEPER_LONG", "1").run_tests() } else { tests.run_tests() }
 }
 
-/// The tests of how connections end, under AddressSanitizer, which sees SQLite's memory as well; in the long form
-/// all that reach SQLite.
+/// Runs the tests about the end of connections under AddressSanitizer, which also checks SQLite's memory. The long form
+/// runs all tests that use SQLite.
 fn asan(form: Form) -> Result<Closing, Failed> {
-    /// The tests of what has a connection longest, or ends it, and of closures on their callers' stacks.
+    /// The tests of everything that holds a connection for long or ends it, and of closures on their callers' stacks.
     const ENDINGS: [&str; 4] = ["endings::", "closing::", "snapshots::", "borrowed::"];
     let host = host()?;
     let suite = |filters: &[&str]| {
-        // A target of its own leaves build scripts as they are, and a directory what else was built.
+        // With `--target`, the flags do not apply to build scripts. With a directory of its own, other builds are not
+        // replaced.
         let words = ["test", "-p", "lockkeeper", "--target", &host, "--test", "it"];
         let with = ["--features", "rusqlite/with-asan", "--"];
         cargo(&[&words[..], &with, filters].concat())
-            // The stable compiler has the sanitizer, and takes the flag.
+            // With this variable the stable compiler accepts the flag of the sanitizer.
             .with("RUSTC_BOOTSTRAP", "1")
             .with("RUSTFLAGS", "-Zsanitizer=address --cfg asan")
             .with("CARGO_TARGET_DIR", "target/asan")
-            // Tests forget things on purpose.
+            // Some tests leak memory on purpose.
             .with("ASAN_OPTIONS", "detect_leaks=0")
     };
     if !form.long {
@@ -203,8 +206,8 @@ fn asan(form: Form) -> Result<Closing, Failed> {
     Ok(closing)
 }
 
-/// Looks for so many minutes for a program of calls that shows a fault. Without a seed it begins where the
-/// clock says, so that each run sees other programs.
+/// Searches for `minutes` minutes for a sequence of calls that fails. Without a seed, the clock is the seed, so that
+/// each run tries other sequences.
 pub(crate) fn fuzz(minutes: u64, seed: Option<u64>) -> Result<Closing, Failed> {
     const NAME: &str = "fuzz::a06_calls_of_many_clients_are_as_if_they_had_run_alone";
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -215,7 +218,7 @@ pub(crate) fn fuzz(minutes: u64, seed: Option<u64>) -> Result<Closing, Failed> {
         .run_tests()
 }
 
-/// The target that the compiler runs on.
+/// The compiler's own target.
 fn host() -> Result<String, Failed> {
     let line = Line::new("rustc", &["--verbose", "--version"]);
     let output = line.command().output().map_err(|error| Failed(error.to_string()))?;
@@ -227,7 +230,8 @@ fn host() -> Result<String, Failed> {
 fn models() -> Result<Closing, Failed> {
     let words =
         ["test", "-p", "lockkeeper", "--no-default-features", "--lib", "--release", "models::"];
-    // A directory of its own: the flag would otherwise rebuild everything, twice.
+    // A directory of its own. In the usual one, the flag would make cargo compile everything again, and once more for
+    // the next build without the flag.
     cargo(&words)
         .with("RUSTFLAGS", "--cfg loom")
         .with("LOOM_MAX_PREEMPTIONS", "3")

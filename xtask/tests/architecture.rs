@@ -1,11 +1,11 @@
-//! Checks over the source tree that keep `ARCHITECTURE.md` and `docs/promises.md` true: what a part must not know, and
-//! that they name what is there.
+//! Checks that keep `ARCHITECTURE.md` and `docs/promises.md` true: parts do not use what they must not know, and all
+//! files and tests that the documents name exist.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The workspace. Asked for when the test runs, so that a built test can be shown another tree.
+/// The workspace's folder. The variable is read when the test runs, so that a compiled test can check another tree.
 fn root() -> PathBuf {
     let xtask = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
     Path::new(&xtask).parent().expect("xtask is in the workspace").to_owned()
@@ -32,7 +32,8 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// A source file taken apart: its code without comments and string contents, and those contents.
+/// A source file in two parts: its code without comments and without the contents of strings, and the contents of its
+/// strings.
 #[derive(Debug, Default, PartialEq)]
 struct Parts {
     code: String,
@@ -103,7 +104,7 @@ fn take_apart(text: &str) -> Parts {
     parts
 }
 
-/// The number of hashes if a raw string begins here.
+/// The number of `#` of the raw string that begins here; `None`: no raw string begins here.
 fn raw_string(text: &[char], at: usize) -> Option<usize> {
     let is_part_of_word = at > 0 && (text[at - 1].is_alphanumeric() || text[at - 1] == '_');
     let begins = text[at] == 'r' && (!is_part_of_word || text[at - 1] == 'b');
@@ -111,7 +112,7 @@ fn raw_string(text: &[char], at: usize) -> Option<usize> {
     (begins && text.get(at + 1 + hashes) == Some(&'"')).then_some(hashes)
 }
 
-/// The words of a piece of code.
+/// The words of the code.
 fn words(code: &str) -> impl Iterator<Item = &str> {
     code.split(|char: char| !char.is_alphanumeric() && char != '_').filter(|word| !word.is_empty())
 }
@@ -191,7 +192,7 @@ fn the_map_names_every_source_file_of_the_library() {
     assert!(missing.is_empty(), "docs/files.md does not name {missing:?}");
 }
 
-/// Documents say where a thing is; files are moved without them.
+/// Documents name source files, which may be moved without a change of the document.
 #[test]
 fn the_documents_name_no_source_file_that_is_not_there() {
     let root = root();
@@ -215,7 +216,7 @@ fn the_documents_name_no_source_file_that_is_not_there() {
     documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     let mut named = 0;
     for document in documents {
-        // Every second piece stands between two back quotes.
+        // Every second piece is between two back quotes.
         for name in read(&document).split('`').skip(1).step_by(2) {
             let is_path = name.chars().all(|char| char.is_alphanumeric() || "/_-.".contains(char));
             if is_path && name.ends_with(".rs") && !name.starts_with("src/bin") {
@@ -249,12 +250,12 @@ fn the_promises_name_no_test_that_is_not_there() {
     assert!(missing.is_empty(), "docs/promises.md names {missing:?}");
 }
 
-/// Closing a descriptor of the database file would drop all locks of SQLite on it (A37).
+/// POSIX drops all of the process's locks on a file when the process closes any descriptor of it (A37).
 #[test]
 fn the_library_opens_no_file_itself() {
     for file in sources(&root().join("crates/lockkeeper/src")) {
         let code = take_apart(&read(&file)).code;
-        // It makes the empty file of a copy: one that nobody can have open.
+        // This file makes the empty file of a backup. Nobody else can have that file open.
         if file.ends_with("src/client/target.rs") {
             let makes = (
                 code.matches("OpenOptions::new").count(),
@@ -269,7 +270,7 @@ fn the_library_opens_no_file_itself() {
     }
 }
 
-/// `a05_acked_writes_survive_kill`: a test that is named for its promise.
+/// Whether this is the name of a test for a promise, such as `a05_acked_writes_survive_kill`.
 fn is_promise(word: &str) -> bool {
     let bytes = word.as_bytes();
     bytes.len() > 4
@@ -278,7 +279,7 @@ fn is_promise(word: &str) -> bool {
         && bytes[3] == b'_'
 }
 
-/// Where cargo keeps the source of rusqlite, in the version of the lock file.
+/// The folder in which cargo keeps the source of rusqlite, in the version of the lock file.
 fn rusqlite() -> PathBuf {
     let lock = read(&root().join("Cargo.lock"));
     let entry = lock.split("name = \"rusqlite\"\nversion = \"").nth(1);

@@ -1,10 +1,10 @@
-//! Which room of a crate may use which: the map in `ARCHITECTURE.md`, checked over every path in the code.
+//! Checks which rooms of a crate use which others, by every path in the code. `ARCHITECTURE.md` shows the same map.
 //!
-//! A room is a folder or a few files. [`LOCKKEEPER`] and [`BRIGANDINE`] list the rooms from the ground up, and what each
-//! may use. There are no exceptions.
+//! A room is a folder or a few files. [`LOCKKEEPER`] and [`BRIGANDINE`] list the rooms from the bottom up, and the
+//! rooms that each may use. There are no exceptions.
 //!
-//! Every path that begins with `crate`, `super`, `self` or the name of a module counts, in `use` items, in expressions and
-//! in the arguments of macros. Tests are left out: they may use everything.
+//! Every path that begins with `crate`, `super`, `self` or the name of a module is checked, in `use` items, in
+//! expressions and in the arguments of macros. Tests are not checked: they may use everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{Attribute, File, Item, UseTree};
 
-/// A room: its name, its modules by their paths from the crate's root, and the rooms that it may use beside itself.
+/// A room: its name, its modules by their paths from the crate's root, and the other rooms that it may use.
 struct Room {
     name: &'static str,
     modules: &'static [&'static str],
@@ -168,7 +168,7 @@ fn brigandine() -> Tree {
 type Module = Vec<String>;
 
 impl Tree {
-    /// The source files below `src`, tests left out, each with the module that it is.
+    /// The source files below `src`, each with its module.
     fn files(&self) -> Vec<(PathBuf, Module)> {
         let (mut found, mut open) = (Vec::new(), vec![self.src.clone()]);
         while let Some(folder) = open.pop() {
@@ -200,7 +200,7 @@ impl Tree {
         self.rooms.iter().find(|room| room.modules.contains(&module))
     }
 
-    /// The arrows between rooms, as `module -> module`, with those that the table allows left out.
+    /// The uses between rooms that the table does not allow, as `module -> module`.
     fn arrows_that_are_not_allowed(&self) -> BTreeSet<String> {
         let files = self.files();
         let map = Map {
@@ -242,7 +242,7 @@ fn parse(path: &Path) -> File {
     syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Whether an item is there in tests, or for documentation, alone.
+/// Whether an item is compiled only for tests or for documentation.
 fn is_left_out(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg") && {
@@ -270,7 +270,7 @@ fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
-/// The modules that are declared for tests alone, each in a file of its own.
+/// The modules that are declared only for tests, each in a file of its own.
 fn test_modules(files: &[(PathBuf, Module)]) -> Vec<Module> {
     let mut found = Vec::new();
     for (path, module) in files {
@@ -286,12 +286,12 @@ fn test_modules(files: &[(PathBuf, Module)]) -> Vec<Module> {
     found
 }
 
-/// The first parts of all paths in the code of a file that lead to a module of the crate.
+/// The first module in each path of a file's code that leads to a module of the crate.
 fn uses(file: &File, module: &Module, map: &Map) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let scope = Scope::of(file, map);
     for item in file.items.iter().filter(|item| !is_left_out(attributes(item))) {
-        // A module that is declared here says nothing of what it uses.
+        // The declaration of a module in another file tells nothing about what the module uses.
         if matches!(item, Item::Mod(declared) if declared.content.is_none()) {
             continue;
         }
@@ -304,7 +304,7 @@ fn uses(file: &File, module: &Module, map: &Map) -> BTreeSet<String> {
     found
 }
 
-/// What the root of a crate re-exports: names, and the modules that they are from.
+/// The names that the root of a crate re-exports, and the modules from which they come.
 fn reexports(root: &File) -> BTreeMap<String, String> {
     fn collect(tree: &UseTree, found: &mut BTreeMap<String, String>) {
         match tree {
@@ -343,10 +343,10 @@ struct Map {
     reexports: BTreeMap<String, String>,
 }
 
-/// What a path in a file may lead to.
+/// What is needed to resolve a path in a file.
 struct Scope<'tree> {
     map: &'tree Map,
-    /// Names that the file imports from other crates: `use axum::http` hides a room `http`.
+    /// Names that the file imports from other crates. For example, `use axum::http` hides a room `http`.
     hidden: BTreeSet<String>,
 }
 
@@ -364,7 +364,7 @@ impl<'tree> Scope<'tree> {
         Self { map, hidden }
     }
 
-    /// The module below the root that the path `words` leads to, if it leads to one.
+    /// The module directly below the root to which the path `words` leads; `None`: it leads to no module.
     fn first_module(&self, words: &[String], module: &[String]) -> Option<String> {
         let root = |path: &[String]| {
             let first = path.first()?;
@@ -391,7 +391,7 @@ impl<'tree> Scope<'tree> {
     }
 }
 
-/// Looks for paths among the tokens, those inside groups of a `use` included.
+/// Searches tokens for paths, including the groups of a `use`.
 fn walk(tokens: TokenStream, module: &Module, scope: &Scope<'_>, found: &mut BTreeSet<String>) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     let is_colons = |at| is_colons(&tokens, at);
@@ -399,7 +399,7 @@ fn walk(tokens: TokenStream, module: &Module, scope: &Scope<'_>, found: &mut BTr
     while at < tokens.len() {
         match &tokens[at] {
             TokenTree::Group(group) => walk(group.stream(), module, scope, found),
-            // A path begins at a word that no `::` or `.` stands before.
+            // A path begins at a word that has no `::` or `.` before it.
             TokenTree::Ident(word) if begins_a_path(&tokens, at) => {
                 let mut words = vec![word.to_string()];
                 let mut next = at + 1;
@@ -418,7 +418,7 @@ fn walk(tokens: TokenStream, module: &Module, scope: &Scope<'_>, found: &mut BTr
                         let words = [&words[..], &branch].concat();
                         found.extend(scope.first_module(&words, module));
                     }
-                    // What is in it begins where this path ends.
+                    // The group was handled above as branches of this path, so it is skipped.
                     next += 3;
                 }
                 if is_path {
@@ -432,7 +432,7 @@ fn walk(tokens: TokenStream, module: &Module, scope: &Scope<'_>, found: &mut BTr
     }
 }
 
-/// Whether `::` stands at this place.
+/// Whether `::` is at this place.
 fn is_colons(tokens: &[TokenTree], at: usize) -> bool {
     [at, at + 1].iter().all(|&at| is_punct(tokens, at, ':'))
 }
@@ -441,14 +441,14 @@ fn is_punct(tokens: &[TokenTree], at: usize, char: char) -> bool {
     matches!(tokens.get(at), Some(TokenTree::Punct(punct)) if punct.as_char() == char)
 }
 
-/// Whether the word at this place is no later part of a path, nor a method or field.
+/// Whether the word at this place begins a path: it is no later part of a path, no method and no field.
 fn begins_a_path(tokens: &[TokenTree], at: usize) -> bool {
     let is_part = at >= 2 && is_colons(tokens, at - 2);
     let is_member = at >= 1 && is_punct(tokens, at - 1, '.');
     !is_part && !is_member
 }
 
-/// The first words of the branches of a `use` group: `{a::b, c}` has `a` and `c`.
+/// The first word of each branch of a `use` group: `{a::b, c}` has `a` and `c`.
 fn branches(tokens: TokenStream) -> Vec<Vec<String>> {
     let (mut found, mut begins) = (Vec::new(), true);
     for token in tokens {
@@ -474,7 +474,7 @@ fn the_rooms_of_the_server_use_only_what_stands_below_them() {
     brigandine().check();
 }
 
-/// The table has no circle: a room may only use rooms that are listed before it.
+/// The table has no cycle, because a room may only use rooms that are listed before it.
 #[test]
 fn the_table_of_rooms_leads_downwards() {
     for rooms in [LOCKKEEPER, BRIGANDINE] {

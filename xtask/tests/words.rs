@@ -1,12 +1,12 @@
-//! The field's words, not our own: what was once said in a private language is not said again.
+//! Checks that sentences and names of a private language, which were replaced once, do not return.
 //!
-//! Each entry has what to write instead. Changelogs are left out: they tell what was.
+//! Each entry has what to write instead. Changelogs are left out, because they tell about the past.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Messages and sentences that an operator or a reader had to guess at, and what says the same.
+/// Sentences whose meaning an operator or a reader had to guess, and what to write instead.
 const SENTENCES: [(&str, &str); 9] = [
     ("brought to this version", "migrated to this version"),
     ("an essential part ended", "a required task exited"),
@@ -19,7 +19,7 @@ const SENTENCES: [(&str, &str); 9] = [
     ("what is above counts as that", "clamped to"),
 ];
 
-/// Names of the library that stood for private metaphors, and what is called so now.
+/// Names in the library that were private metaphors, and the names that replaced them.
 const NAMES: [(&str, &str); 6] = [
     ("relay", "wakeups"),
     ("deference", "yields_left"),
@@ -57,7 +57,7 @@ fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     found
 }
 
-/// The text with each run of white space and comment marks as one blank, so that a sentence is found over lines.
+/// The text with one blank for each run of white space and comment marks, so that a sentence is found across lines.
 fn joined(text: &str) -> String {
     let words = text.split_whitespace().filter(|word| !["//", "///", "//!"].contains(word));
     words.collect::<Vec<_>>().join(" ")
@@ -117,7 +117,7 @@ fn is_label(word: &str) -> bool {
         && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// What a comment defines as a label of an invariant (`//! - ADM1: …`), and the places that name one.
+/// The labels of invariants that comments define (`//! - ADM1: …`), and the labels that comments name.
 fn labels(text: &str) -> (Vec<String>, Vec<String>) {
     let (mut defined, mut named) = (Vec::new(), Vec::new());
     for line in text.lines() {
@@ -162,7 +162,7 @@ fn each_label_of_an_invariant_stands_for_one_thing_and_is_defined() {
         assert!(enough, "{name} defines only {} labels", defined.len());
         of_all.extend(defined.into_keys());
     }
-    // The table of all files names what each keeps.
+    // The table of all files names the invariants that each file keeps.
     let table = fs::read_to_string(root().join("docs/files.md")).expect("text");
     let words = table.split(|char: char| !char.is_alphanumeric());
     for label in words.filter(|word| is_label(word)) {

@@ -38,7 +38,7 @@ const PUSH_TIME_MAX: Duration = Duration::from_secs(120);
 const POINTS: u32 = 40;
 /// The least number of pushes between two runs of `prune`.
 const PRUNE_PUSHES: u32 = 10;
-/// How often the processes are looked at for a point: at least, and at most.
+/// The least and the most looks at the processes for one point.
 const LOOKS: (u32, u32) = (3, 20);
 /// The pause between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);

@@ -41,8 +41,9 @@ const TICK: Duration = Duration::from_millis(5);
 const RUNNING: usize = 1000;
 /// The most jobs in an evaluation whose builds the updates change.
 const JOBS: usize = 4000;
-/// The number of builds in one read, and the most reads, in the search for such jobs.
+/// The number of builds in one read of the search for such jobs.
 const RUN: u32 = 500;
+/// The most reads of the search.
 const RUNS_MAX: i64 = 400;
 
 /// Serves until standard input ends.

@@ -158,7 +158,7 @@ async fn survey(
     Ok(())
 }
 
-/// How often `text` contains `part`, which is not empty.
+/// How many times `text` contains `part`, which is not empty.
 fn count(text: &[u8], part: &[u8]) -> usize {
     text.windows(part.len()).filter(|window| *window == part).count()
 }

@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const HONEST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 100);
 /// The number of builds in the database, which is enough for pages of the usual size.
 const BUILDS: i64 = 10_000;
-/// How many requests a stranger sends at once without reading an answer.
+/// How many requests a stranger sends in a row without reading an answer.
 const PIPELINED: usize = 400;
 
 /// The kinds of strangers, by what they do.
@@ -184,7 +184,7 @@ async fn measure(
 ) -> Result<Figures, Failure> {
     let address: SocketAddr = server.address.parse()?;
     let time = Duration::from_secs_f64(arguments.seconds);
-    // The memory that the server needs for its first pages does not count.
+    // The memory that the server needs for its first pages is not counted.
     ask(address, pages, time / 4).await?;
     let memory_before_mib = server.memory_mib("VmRSS");
     let mut rows = Vec::new();

@@ -1,4 +1,4 @@
-//! The measurements, short: that every request is answered, never how fast.
+//! Short measurements. The tests check that every request is answered, and not how fast.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Command, ExitStatus, Stdio};
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_brigandine-bench");
 
-/// A directory of its own.
+/// A temporary directory.
 struct Place(tempfile::TempDir);
 
 impl Place {
@@ -25,7 +25,7 @@ impl Place {
     }
 }
 
-/// A run of the program that has ended.
+/// The result of a run of the program.
 struct Ended {
     status: ExitStatus,
     stdout: String,
@@ -80,7 +80,7 @@ fn every_request_is_answered_idle_and_while_builds_change() {
         assert!(row["requests"].as_u64().is_some_and(|requests| requests > 0), "{row}");
         assert!(row["p50_ms"].as_f64() <= row["max_ms"].as_f64(), "{row}");
     }
-    // What was changed while it was asked is there, and the counters agree.
+    // The changes that were made during the requests are stored, and the counters agree with them.
     let stored = rusqlite::Connection::open_with_flags(
         state.join("brigandine.db"),
         rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
@@ -93,7 +93,7 @@ fn every_request_is_answered_idle_and_while_builds_change() {
             >= 10_000 + figures["registered_jobs"].as_i64().unwrap_or(0)
     );
     assert!(count("SELECT count(*) FROM attempt") >= builds / 2, "half of the updates were starts");
-    // The builds that it ended have outputs as the others do.
+    // The builds that the updates ended have as many and as long outputs as the other builds.
     let ended = "SELECT count(*) FROM build AS b WHERE b.backend = 0 AND b.status >= 0";
     let outputs = "SELECT min(length(o.path)), max(length(o.path)), count(*) FROM output AS o
          JOIN build AS b ON b.id = o.build_id WHERE b.status >= 0 AND b.backend =";
@@ -151,7 +151,7 @@ fn what_grows_faster_than_the_logarithm_is_named_and_nothing_else() {
     let page = ended.stdout.lines().find(|line| line.starts_with("page, idle")).expect("a row");
     let cells: Vec<_> = page.split_whitespace().collect();
     assert_eq!(cells, ["page,", "idle", "0.400", "0.450", "0.500", "1.25", "10"], "smallest first");
-    // A third more than is allowed, and it is named.
+    // This figure grows by a third more than is allowed, so its name is printed.
     let linear = write("linear.json", 5_000_000, 0.5, 4.5, 25_000.0);
     let ended = compare(&[&small, &linear]);
     assert_eq!(ended.status.code(), Some(1), "{}", ended.stdout);
@@ -159,7 +159,8 @@ fn what_grows_faster_than_the_logarithm_is_named_and_nothing_else() {
     let slow = write("slow.json", 5_000_000, 0.5, 2.6, 3_000.0);
     let ended = compare(&[&small, &slow]);
     assert!(ended.stderr.contains("1,000 status updates in bulk"), "{}", ended.stderr);
-    // What does not list as much is not compared; ten of eleven are as much.
+    // Sizes whose answers list different numbers of entries cannot be compared. Ten and eleven entries are similar
+    // enough.
     let as_small = |name: &str, listed| write_all(name, 100_000, [0.4, 2.0, 30_000.0], listed);
     let alike = as_small("alike.json", [11, 380, 4400]);
     assert!(compare(&[&alike, &large]).status.success());
@@ -176,7 +177,7 @@ fn what_grows_faster_than_the_logarithm_is_named_and_nothing_else() {
     let old = r#"{"builds":100000,"rows":[{"request":"page","load":"idle","p50_ms":0.4}]}"#;
     let ended = compare(&[&place.write("old.json", old), &large]);
     assert!(ended.stderr.contains("does not say"), "{}", ended.stderr);
-    // What cannot be compared is told.
+    // Files that cannot be compared are an error.
     for files in [[&small, &small], [&small, &place.write("none.json", "{}")]] {
         assert_eq!(compare(&files).status.code(), Some(1));
     }
@@ -215,12 +216,12 @@ fn pages_beside_strangers_are_measured_and_what_is_too_slow_or_too_large_is_a_fa
         assert!(number(&row["p50_ms"]) <= number(&row["p99_ms"]), "{row}");
         assert!(number(&row["p99_ms"]) <= number(&row["max_ms"]), "{row}");
         let closed = row["closed"].as_u64().expect("a number");
-        // One address does not get as many as these.
+        // One address gets fewer connections than the strangers open, so the server closes the others.
         assert!(row["strangers"] == "none" || closed >= 300 - 256, "{row}");
     }
 }
 
-/// How much memory, and how long a page takes, is for a longer measurement.
+/// Memory and the times of pages can only be judged by a longer measurement.
 #[test]
 fn a_short_measurement_of_pushes_counts_no_more_descriptors_at_its_end() {
     let mut command = Command::new(PROGRAM);

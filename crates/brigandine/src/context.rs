@@ -19,15 +19,15 @@ pub(crate) struct Context(Arc<Parts>);
 
 /// The parts of a [`Context`].
 pub(crate) struct Parts {
-    /// The database, in the lane of the web server.
+    /// The database, with the queue for pages and the API.
     pub(crate) database: Database,
     /// Subscribes to the changes that are committed from then on.
     pub(crate) events: Box<dyn Fn() -> broadcast::Receiver<Event> + Send + Sync>,
     /// Logs of builds and evaluations.
     pub(crate) logs: Logs,
-    /// What the server waits for.
+    /// What the server waits for, such as room on a full disk.
     pub(crate) health: Health,
-    /// What the server does not use of the specification files.
+    /// The parts of the specification files that the server does not use.
     pub(crate) unused: watch::Receiver<Vec<Unused>>,
     /// The state directory. Paths of products are relative to it.
     pub(crate) state: PathBuf,
@@ -90,12 +90,12 @@ impl Context {
             .map_err(|error| HttpError::unreadable(format_args!("The log of build {id}"), &error))
     }
 
-    /// What the server waits for.
+    /// What the server waits for, such as room on a full disk.
     pub(crate) fn health(&self) -> &Health {
         &self.0.health
     }
 
-    /// What the server does not use of the specification files.
+    /// The parts of the specification files that the server does not use.
     pub(crate) fn unused(&self) -> Vec<Unused> {
         self.0.unused.borrow().clone()
     }

@@ -3,12 +3,12 @@
 //!
 //! | failure | found by | ends when |
 //! |---|---|---|
-//! | less than the reserve is free | the watch, several times a second while something runs | the watch finds more |
+//! | less than the reserve is free | the watching thread, several times a second if something runs | it finds more |
 //! | a build or evaluation met a full disk | the caller of [`Run::met_full_disk`] | more is free than before it started, or [`AGAIN`] has passed |
 //! | the database cannot be read or written | [`Health::retry`] | a call succeeds; after a failed write, a write |
 //!
-//! After a failed write a read that succeeds does not count, because reads work while another program has the file
-//! locked.
+//! After a failed write a read that succeeds does not end the failure, because reads work while another program has the
+//! file locked.
 //!
 //! - HEAL1: reading the free space blocks if a file system does not answer. So this happens on a thread of its own, or
 //!   on a thread that may block. [`Health::stop`] ends every wait for the database.
@@ -36,11 +36,10 @@ const RETRY: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(20);
 /// The default reserve: this many bytes, or a hundredth of the file system if that is less.
 const RESERVE_MAX: u64 = 512 << 20;
-/// A file system with fewer free bytes is full. On a small one, a hundredth of its size counts instead, if that is
-/// less.
+/// A file system is full if it has fewer free bytes than this, or, if it is small, fewer than a hundredth of its size.
 const FULL: u64 = 8 << 20;
-/// A file system that counts files is full if fewer new files can be made. If a hundredth of its files is less, that
-/// counts instead.
+/// A file system that bounds the number of its files is full if fewer new files can be made than this, or, if it is
+/// small, fewer than a hundredth of that number.
 const FILES: u64 = 64;
 
 /// Whether an error of the database is temporary: the disk is full or does not answer, or another program has the file
@@ -90,7 +89,7 @@ struct Shared {
     /// Bytes that must stay free; `None`: the default ([`RESERVE_MAX`]); 0: no reserve.
     reserve: Option<u64>,
     state: watch::Sender<State>,
-    /// When the last look found a full file system. Guard: the mutex.
+    /// When a look last found a full file system. Guard: the mutex.
     full_at: Mutex<Option<Instant>>,
     /// The free bytes that the last look found, on the file system that has the least; `u64::MAX`: none was found.
     free: AtomicU64,
@@ -158,7 +157,7 @@ struct Space {
 impl Space {
     fn of(folder: &Path) -> Option<Self> {
         let found = rustix::fs::statvfs(folder).ok()?;
-        // Blocks that are reserved for root do not count, because builds may run as another user.
+        // Blocks that are reserved for root are not counted as free, because builds may run as another user.
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
         Some(Self {
             free: bytes(found.f_bavail),
@@ -368,7 +367,7 @@ impl Health {
     }
 
     fn succeeded(&self, of: fn(&mut State) -> &mut Option<String>) {
-        // There is mostly nothing to change. Then the state's lock is only taken for reading.
+        // Usually there is nothing to change. Then the state's lock is only taken for reading.
         if self.shared.state.borrow().database().is_some() {
             self.change(|state| *of(state) = None);
         }
@@ -384,7 +383,7 @@ impl Health {
         self.succeeded(writing);
     }
 
-    /// Like [`Health::retry`], but makes a write of `f`.
+    /// Like [`Health::retry`], for a write that runs `f`.
     pub(crate) async fn write<T, F>(&self, database: &Database, f: F) -> Result<T, DatabaseError>
     where
         T: Send + 'static,
@@ -398,7 +397,7 @@ impl Health {
         .await
     }
 
-    /// Like [`Health::retry`], but makes a read of `f`.
+    /// Like [`Health::retry`], for a read that runs `f`.
     pub(crate) async fn read<T, F>(&self, database: &Database, f: F) -> Result<T, DatabaseError>
     where
         T: Send + 'static,

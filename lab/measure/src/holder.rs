@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// A child process, `lab hold FILE`, which takes and releases the lock when it is told.
+/// A child process, `lab hold FILE`, which takes and releases the write lock on request.
 ///
-/// Dropped, it is told to end and waited for.
+/// Dropping it ends the process and waits for the end.
 #[derive(Debug)]
 pub struct Holder {
     child: Child,
@@ -15,10 +15,10 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Starts it; it holds nothing yet.
+    /// Starts the process, which does not hold the lock yet.
     ///
     /// # Errors
-    /// When the process cannot be started.
+    /// The process cannot be started.
     pub fn start(lab: &Path, file: &Path) -> Result<Self, String> {
         let mut child = Command::new(lab)
             .arg("hold")
@@ -33,18 +33,18 @@ impl Holder {
         Ok(Self { child, to: Some(to), from: BufReader::new(from) })
     }
 
-    /// Returns when the lock is held.
+    /// Takes the lock. Returns when the process holds it.
     ///
     /// # Errors
-    /// What the process said instead.
+    /// The process printed something else.
     pub fn take(&mut self) -> Result<(), String> {
         self.ask("take", "held")
     }
 
-    /// Returns when the lock is released.
+    /// Releases the lock. Returns when it is released.
     ///
     /// # Errors
-    /// What the process said instead.
+    /// The process printed something else.
     pub fn release(&mut self) -> Result<(), String> {
         self.ask("release", "released")
     }
@@ -63,7 +63,7 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        // The end of its input ends it.
+        // The process ends at the end of its input.
         drop(self.to.take());
         let _ = self.child.wait();
     }

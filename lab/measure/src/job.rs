@@ -1,4 +1,4 @@
-//! What the lab asks of a binary, and what it gets back.
+//! The job that the lab gives to a binary, and the figures that it gets back.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Latencies;
 
-/// What is done; `lab/README.md` describes each.
+/// What is measured; `lab/README.md` describes each workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Workload {
@@ -15,24 +15,24 @@ pub enum Workload {
     TinyWrites,
     /// Every task reads one row by key at a time.
     PointReads,
-    /// Eight writers and `tasks` readers at once.
+    /// Eight writers and `tasks` readers run at the same time.
     Mixed,
-    /// Another process holds the write lock for two seconds while `tasks` writes wait.
+    /// Another process holds the write lock for one second while `tasks` writes wait.
     Stall,
-    /// Seven clients with one call in flight beside one with 256.
+    /// Seven clients with one call in flight each, beside one client with 256 calls in flight.
     Fairness,
-    /// `tasks` point readers beside a scan of the whole table.
+    /// `tasks` tasks read single rows while one task scans the whole table.
     LongScan,
-    /// The futures of `tasks` endless queries are dropped.
+    /// The futures of `tasks` queries that never end are dropped.
     Cancel,
-    /// A million rows in one transaction.
+    /// Inserts a million rows in one transaction.
     Bulk,
-    /// A page of five queries by `tasks` readers while four tasks write.
+    /// `tasks` readers read a page of five queries while four tasks write.
     ReadPage,
 }
 
 impl Workload {
-    /// All, in the order of the report.
+    /// All workloads, in the order of the report.
     pub const ALL: [Self; 9] = [
         Self::TinyWrites,
         Self::PointReads,
@@ -45,7 +45,7 @@ impl Workload {
         Self::ReadPage,
     ];
 
-    /// Its name on the command line and in files.
+    /// The workload's name on the command line and in files.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -61,7 +61,7 @@ impl Workload {
         }
     }
 
-    /// Tasks when nobody says otherwise.
+    /// The number of tasks, unless the command line names another.
     #[must_use]
     pub fn default_tasks(self) -> usize {
         match self {
@@ -80,15 +80,15 @@ impl Workload {
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Synchronous {
-    /// Synced at each commit.
+    /// The file is synced at each commit.
     #[default]
     Full,
-    /// Synced at checkpoints.
+    /// The file is synced only at checkpoints.
     Normal,
 }
 
 impl Synchronous {
-    /// As SQLite spells it.
+    /// The value of `PRAGMA synchronous`.
     #[must_use]
     pub fn sql(self) -> &'static str {
         match self {
@@ -101,85 +101,85 @@ impl Synchronous {
 /// One measurement of one peer, in a process of its own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
-    /// What is done.
+    /// The workload.
     pub workload: Workload,
-    /// Who does it.
+    /// The peer's name.
     pub peer: String,
-    /// How many tasks; what they do depends on the workload.
+    /// The number of tasks. The workload decides what they do.
     pub tasks: usize,
     /// When a commit reaches the disk.
     pub synchronous: Synchronous,
-    /// How long to measure, after a warm-up of a quarter of it (0.75 s at least where rows are looked
-    /// up).
+    /// How many seconds are measured, after a warm-up of a quarter of that time (at least 0.75 s for workloads that
+    /// look up rows).
     pub seconds: f64,
-    /// The database, already made and in WAL mode.
+    /// The database file, which has its tables and rows, and is in WAL mode.
     pub file: PathBuf,
-    /// The lab itself, which can hold a lock in another process.
+    /// The lab's own program, which can hold a lock in another process.
     pub lab: PathBuf,
 }
 
-/// What a writer did: its first calls, in the order of its keys.
+/// The writes of one task, in the order of its keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
-    /// Its keys are those of [`crate::Random::of_task`].
+    /// The seed of the keys ([`crate::Random::of_task`]).
     pub seed: usize,
-    /// Calls that came to an end.
+    /// The number of calls that ended.
     pub calls: u64,
-    /// Those of them that failed, ascending.
+    /// The numbers of the calls that failed, ascending.
     pub failed: Vec<u64>,
 }
 
 impl Written {
-    /// Calls that were answered with success.
+    /// The number of calls that succeeded.
     #[must_use]
     pub fn answered(&self) -> u64 {
         self.calls - self.failed.len() as u64
     }
 
-    /// For each call in turn, whether it was answered with success.
+    /// For each call in turn, whether it succeeded.
     pub fn calls(&self) -> impl Iterator<Item = bool> {
         (0..self.calls).map(|call| self.failed.binary_search(&call).is_err())
     }
 }
 
-/// What was measured.
+/// The results of one measurement.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Figures {
-    /// The SQLite that the peer links.
+    /// The version of SQLite that the peer links.
     pub sqlite: String,
-    /// Figures by name; what ends in `_per_s` is better higher, what ends in `_ms` better lower.
+    /// Figures by name. Higher is better for names that end in `_per_s`, lower for names that end in `_ms`.
     pub values: BTreeMap<String, f64>,
-    /// Latencies by name.
+    /// Latencies by the name of the call.
     pub latencies: BTreeMap<String, Latencies>,
     /// Calls per second of each client.
     pub clients: Vec<f64>,
-    /// How late a 1 ms ticker was: milliseconds since the start, milliseconds late.
+    /// For the points of a 1 ms ticker: milliseconds since the start, and by how many milliseconds the tick was late.
     pub lateness: Vec<(f64, f64)>,
-    /// Who wrote what, warm-up included; the lab looks for each write that was answered with success.
+    /// The writes of each task, those of the warm-up included. The lab checks that each write that succeeded is stored.
     pub written: Vec<Written>,
-    /// Rows of the bulk write that was answered.
+    /// The number of rows that the bulk write reported as stored.
     pub bulk_rows: u64,
-    /// Calls that failed.
+    /// The number of failed calls.
     pub errors: u64,
-    /// Calls that nobody answered before the measurement gave up.
+    /// The number of calls without an answer when the measurement gave up.
     pub unanswered: u64,
-    /// What the first failure said.
+    /// The message of the first failure.
     pub first_error: Option<String>,
 }
 
 impl Figures {
-    /// Notes a figure.
+    /// Sets a figure.
     pub fn value(&mut self, name: &str, value: f64) {
         self.values.insert(name.to_owned(), value);
     }
 
-    /// Writes that were answered with success, each in a call of its own.
+    /// The number of single writes that succeeded.
     #[must_use]
     pub fn answered_writes(&self) -> u64 {
         self.written.iter().map(Written::answered).sum()
     }
 
-    /// Notes calls of one name: how many ended per second, and how long those in flight took.
+    /// Sets the rate and the latencies of the calls with this name.
     pub fn calls(&mut self, name: &str, per_s: f64, latencies: Latencies) {
         let summary = latencies.summary();
         self.value(&format!("{name}s_per_s"), per_s);
@@ -190,7 +190,7 @@ impl Figures {
         self.latencies.insert(name.to_owned(), latencies);
     }
 
-    /// Notes a failed call.
+    /// Counts a failed call, and keeps the first message.
     pub fn failed(&mut self, error: String) {
         self.errors += 1;
         self.first_error.get_or_insert(error);

@@ -1,18 +1,18 @@
-//! Latencies in buckets: bounded memory however long a run is, and two runs can be merged.
+//! Latencies in buckets: memory is bounded however long a run is, and two runs can be merged.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Buckets per power of two: a figure is at most 1.6 % too high.
+/// The number of buckets per power of two. A latency is reported at most 1.6 % too high.
 const FINE: u64 = 64;
-/// Nanoseconds up to about 73 minutes.
+/// The number of buckets, which is enough for about 73 minutes in nanoseconds.
 const BUCKETS: usize = 37 * FINE as usize;
 
-/// How often each latency was met.
+/// How many times each latency occurred.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Latencies {
-    /// Bucket and count, ascending; buckets nobody met are left out.
+    /// The counts by bucket. In JSON, pairs of bucket and count, without empty buckets.
     #[serde(with = "sparse")]
     counts: Vec<u64>,
     count: u64,
@@ -22,18 +22,18 @@ pub struct Latencies {
 /// The figures that tables show, in milliseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Summary {
-    /// Half were faster.
+    /// Half of the calls were faster.
     pub p50: f64,
-    /// One in a hundred was slower.
+    /// One call in a hundred was slower.
     pub p99: f64,
-    /// One in a thousand was slower.
+    /// One call in a thousand was slower.
     pub p999: f64,
-    /// The slowest.
+    /// The slowest call.
     pub max: f64,
 }
 
 impl Latencies {
-    /// Notes one.
+    /// Adds a latency.
     pub fn add(&mut self, latency: Duration) {
         let ns = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         if self.counts.is_empty() {
@@ -44,7 +44,7 @@ impl Latencies {
         self.longest_ns = self.longest_ns.max(ns);
     }
 
-    /// Takes in what another one noted.
+    /// Adds the latencies of `other`.
     pub fn merge(&mut self, other: &Self) {
         if other.count == 0 {
             return;
@@ -59,13 +59,13 @@ impl Latencies {
         self.longest_ns = self.longest_ns.max(other.longest_ns);
     }
 
-    /// How many were noted.
+    /// The number of latencies.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The latency in milliseconds that so many parts of one stay below; 0 when none was noted.
+    /// The latency in milliseconds below which this share of the calls stays, from 0 to 1; 0: there are no latencies.
     #[must_use]
     pub fn at(&self, part: f64) -> f64 {
         let wanted = ((self.count as f64 * part).ceil() as u64).clamp(1, self.count.max(1));
@@ -79,7 +79,7 @@ impl Latencies {
         0.0
     }
 
-    /// What tables show.
+    /// The figures for the tables.
     #[must_use]
     pub fn summary(&self) -> Summary {
         Summary {
@@ -101,7 +101,7 @@ fn bucket(ns: u64) -> usize {
     usize::try_from(index).unwrap_or(usize::MAX).min(BUCKETS - 1)
 }
 
-/// The highest value that falls into a bucket.
+/// The highest latency that belongs to a bucket.
 fn upper_ns(bucket: usize) -> u64 {
     let bucket = bucket as u64;
     if bucket < FINE {

@@ -1,8 +1,8 @@
-//! What every peer shares: the workloads, the clock, the statistics and the line protocol.
+//! What all peers share: the workloads, the clock, the statistics and the protocol.
 //!
-//! Knows no SQLite, so that binaries that link different versions of it can all use this crate. A
-//! binary implements [`Peer`] for what it drives and hands it to [`run`]; the lab starts the
-//! binary, writes one [`Job`] to its standard input and reads one [`Figures`] from its output.
+//! This crate does not depend on SQLite, so binaries that link different versions of SQLite can all use it. A binary
+//! implements [`Peer`] for the library that it measures, and passes it to [`run`]. The lab starts the binary, writes
+//! one [`Job`] to its standard input, and reads one [`Figures`] from its output.
 
 mod holder;
 mod job;

@@ -1,4 +1,4 @@
-//! What this process has used.
+//! The resources that this process has used.
 
 /// User and system time of this process so far, in milliseconds (Linux: `proc_pid_stat(5)`); 0 where there is no `/proc`.
 #[must_use]

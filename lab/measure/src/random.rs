@@ -1,15 +1,15 @@
-//! Keys.
+//! Random keys.
 
-/// xorshift64: keys need no more.
+/// An xorshift64 generator, which is good enough for keys.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// A sequence of its own for each task; the same in every run.
+    /// The generator of a task. Each task has other numbers, which are the same in every run.
     #[must_use]
     pub fn of_task(task: usize) -> Self {
         let mut random = Self((task as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-        // Neighbouring seeds begin alike; a few steps part them.
+        // The first numbers of similar seeds are similar, so a few numbers are skipped.
         for _ in 0..8 {
             random.next();
         }
@@ -25,18 +25,18 @@ impl Random {
         self.0
     }
 
-    /// A new key: the lookups' keys begin with zeros, these do not collide with them.
+    /// The key of a new row. It begins with `new-`, so it is never the key of a row in a filled database.
     pub fn key(&mut self) -> String {
         format!("new-{:016x}", self.next())
     }
 
-    /// The key of a person who is in a filled database.
+    /// The key of a row in a filled database.
     pub fn known(&mut self) -> String {
         person(self.next() % crate::sql::PEOPLE)
     }
 }
 
-/// The name of a person in a filled database.
+/// The name of row `n` in a filled database.
 #[must_use]
 pub fn person(n: u64) -> String {
     format!("{n:016x}")

@@ -1,4 +1,4 @@
-//! The binary's side of the protocol: one job in, one answer out, one line each.
+//! The binary's side of the protocol: one job comes in and one answer goes out, each as one line.
 
 use std::io::Write;
 
@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Figures, Job};
 
-/// What a binary says.
+/// The answer of a binary.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// It was measured.
+    /// The results of the measurement.
     Figures(Box<Figures>),
-    /// It could not be measured at all.
+    /// The reason why nothing could be measured.
     Failed(String),
 }
 
-/// Reads the job, has it measured, prints the answer and ends the process, without waiting for
-/// threads: some peers leave queries behind that never end.
+/// Reads the job, measures, prints the answer, and ends the process without waiting for its threads, because some peers
+/// leave queries running that never end.
 pub fn serve(measure: impl FnOnce(&Job) -> Result<Figures, String>) -> ! {
     let mut line = String::new();
     let answer = match std::io::stdin().read_line(&mut line) {

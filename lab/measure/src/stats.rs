@@ -1,6 +1,6 @@
-//! The few statistics that the lab needs.
+//! The statistics that the lab needs.
 
-/// The middle value; the mean of the middle two when their number is even; `None` of none.
+/// The middle value, or the mean of the two middle values; `None`: there are no values.
 #[must_use]
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
@@ -13,8 +13,8 @@ pub fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
-/// How far rounds lie apart: the widest distance from the median, as a part of it. With a few
-/// rounds this is an honest estimate where a standard deviation is not. 0 for one round.
+/// How much the rounds differ: the greatest distance from the median, as a share of the median. For a few rounds this
+/// is a better estimate than a standard deviation. 0 for one round.
 #[must_use]
 pub fn spread(values: &[f64]) -> f64 {
     let Some(middle) = median(values).filter(|middle| *middle != 0.0) else { return 0.0 };
@@ -25,7 +25,7 @@ pub fn spread(values: &[f64]) -> f64 {
         .fold(0.0, f64::max)
 }
 
-/// Jain's index of fairness: 1 when all rates are alike, 1/n when one has everything.
+/// Jain's fairness index: 1 if all rates are equal, 1/n if one client has everything.
 #[must_use]
 pub fn jain(rates: &[f64]) -> f64 {
     let sum: f64 = rates.iter().sum();

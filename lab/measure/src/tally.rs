@@ -1,35 +1,35 @@
-//! Which calls count.
+//! Which calls a measurement counts.
 //!
-//! - A rate counts the calls that *ended* in the measured time, whenever they began: what the peer answered in it.
-//! - Latencies are those of all calls that were in flight in the measured time, also in a part of it: one that
-//!   began in the warm-up or that ends after the measured time is among them. So a peer that starves a few
-//!   callers for longer than the measurement cannot hide them.
+//! - A rate counts the successful calls that *ended* in the measured time, whenever they began.
+//! - Latencies are those of all calls that were in flight during some of the measured time, unless they failed. A call
+//!   that began in the warm-up, or that ended after the measured time, is included. So a peer cannot hide that a few
+//!   calls waited for longer than the measurement.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::{Latencies, Outcome, Written};
 
-/// The part of a measurement.
+/// The phases of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Nothing counts yet.
+    /// Calls that end now are not counted.
     WarmUp,
-    /// What is measured.
+    /// Calls that end now are counted.
     Measured,
     /// No call begins any more.
     Over,
 }
 
-/// The present phase, for all who call.
+/// The current phase, shared by all tasks.
 #[derive(Debug, Default)]
 pub struct Phases(AtomicU8);
 
 impl Phases {
-    /// The phase now.
+    /// Returns the current phase.
     #[must_use]
     pub fn now(&self) -> Phase {
-        // Relaxed: the phase guards nothing but which calls count.
+        // Relaxed, because the phase protects no other data: it only decides which calls are counted.
         match self.0.load(Ordering::Relaxed) {
             0 => Phase::WarmUp,
             1 => Phase::Measured,
@@ -37,31 +37,31 @@ impl Phases {
         }
     }
 
-    /// The next phase begins.
+    /// Begins a phase.
     pub fn begin(&self, phase: Phase) {
         self.0.store(phase as u8, Ordering::Relaxed);
     }
 }
 
-/// What the calls of one task have to show.
+/// The calls of one task.
 #[derive(Debug)]
 pub struct Tally {
-    /// Of all that were in flight in the measured time.
+    /// The latencies of the calls that were in flight in the measured time.
     pub latencies: Latencies,
-    /// Calls that ended in the measured time.
+    /// The number of successful calls that ended in the measured time.
     pub done: u64,
-    /// Calls that failed.
+    /// The number of failed calls.
     pub errors: u64,
-    /// What the first failure said.
+    /// The message of the first failure.
     pub first_error: Option<String>,
-    /// Which calls were answered.
+    /// Which calls succeeded.
     pub written: Written,
-    /// Since when there has been a call in flight.
+    /// When the call in flight began.
     since: Instant,
 }
 
 impl Tally {
-    /// Of the task whose keys are those of [`crate::Random::of_task`].
+    /// An empty tally for the task whose keys have this seed ([`crate::Random::of_task`]).
     #[must_use]
     pub fn new(seed: usize) -> Self {
         Self {
@@ -74,7 +74,7 @@ impl Tally {
         }
     }
 
-    /// A call that began and ended in these phases took so long. The next one begins.
+    /// Notes a call with the phases in which it began and ended, and its duration. The next call begins now.
     pub fn note(&mut self, began: Phase, ended: Phase, outcome: Outcome<()>, took: Duration) {
         match outcome {
             Ok(()) => {
@@ -93,7 +93,7 @@ impl Tally {
         self.since = Instant::now();
     }
 
-    /// The measurement gives up on the call in flight: it took at least as long as it has been waited for.
+    /// Notes the call in flight as ended, because the measurement does not wait for it any longer.
     pub fn give_up(&mut self) {
         self.latencies.add(self.since.elapsed());
     }

@@ -1,8 +1,8 @@
-//! What is done, written once for all peers.
+//! The workloads, written once for all peers.
 //!
-//! A measurement has three phases: warm-up, measured, over. Where rows are looked up, the warm-up lasts
-//! [`FILLING`] at least. Which calls count is told in `tally.rs`. Calls that nobody answers within [`PATIENCE`]
-//! after the end are counted as unanswered.
+//! A measurement has three phases: warm-up, measured, over. For workloads that look up rows, the warm-up lasts at least
+//! [`FILLING`]. `tally.rs` decides which calls are counted. Calls without an answer [`PATIENCE`] after the end are
+//! counted as unanswered.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,36 +18,36 @@ use crate::{
 
 /// How long calls may take to end after the measured phase.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long it takes to bring a million rows into the page caches of several connections.
+/// The time in seconds that it takes to read a million rows into the page caches of several connections.
 const FILLING: f64 = 0.75;
 /// How long the lock is held in the stall.
 const HELD: Duration = Duration::from_secs(1);
-/// After this a dropped query's caller goes away.
+/// After this time the future of an endless query is dropped.
 const DROPPED_AFTER: Duration = Duration::from_millis(100);
-/// How long an answer is waited for after queries were dropped.
+/// How long the measurement waits for an answer after the queries were dropped.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
-/// How long the processors are looked at afterwards.
+/// How long the use of the processors is measured afterwards.
 const BURNING: Duration = Duration::from_millis(300);
-/// When a bulk write commits what it has.
+/// After this time a bulk write commits the rows that it has inserted.
 pub const BULK_MAX: Duration = Duration::from_secs(4);
-/// The ticker's time before the lock is taken.
+/// How long the ticker runs before the lock is taken.
 const IDLE: Duration = Duration::from_millis(500);
-/// Its time after the release.
+/// How long the ticker runs after the lock was released.
 const RELEASED: Duration = Duration::from_millis(300);
-/// The shortest time for scans: one takes up to a quarter of a second.
+/// The least time for scans in seconds: one scan takes up to a quarter of a second.
 const SCANS: f64 = 1.0;
-/// Writers of the mixed workload.
+/// The number of writers in the mixed workload.
 const WRITERS: usize = 8;
-/// Writers beside the page.
+/// The number of writers beside the page.
 const BUILDERS: usize = 4;
-/// Calls in flight of the greedy client.
+/// The number of calls in flight of the greedy client.
 const GREEDY: usize = 256;
 
-/// The runtime that a workload asks for: two threads, as on the machine that the figures of the
-/// project come from; one for the stall, where a blocked thread shows.
+/// The runtime for a workload: two threads, as on the machine of the published figures; but one thread for the stall,
+/// so that a blocked thread is noticed.
 ///
 /// # Errors
-/// When it cannot be started.
+/// The runtime cannot be started.
 pub fn runtime(workload: Workload) -> Outcome<Runtime> {
     let mut builder = match workload {
         Workload::Stall => tokio::runtime::Builder::new_current_thread(),
@@ -61,10 +61,10 @@ pub fn runtime(workload: Workload) -> Outcome<Runtime> {
 
 /// Opens a peer and measures it.
 ///
-/// Neither the runtime nor the peer is waited for afterwards: some leave queries behind that never end.
+/// Afterwards neither the runtime nor the peer is waited for, because some peers leave queries running that never end.
 ///
 /// # Errors
-/// When the peer cannot be opened or the workload not be run at all. Failed calls are figures.
+/// The peer cannot be opened, or the workload cannot be run at all. A failed call is no error: it is counted.
 pub fn run<P: Peer, O: Future<Output = Outcome<P>>>(
     job: &Job,
     open: impl FnOnce() -> O,
@@ -72,7 +72,7 @@ pub fn run<P: Peer, O: Future<Output = Outcome<P>>>(
     let runtime = runtime(job.workload)?;
     let figures = runtime.block_on(async {
         let peer = open().await?;
-        // Never dropped: some destructors wait for their threads.
+        // This clone is never dropped, because some destructors wait for their threads.
         std::mem::forget(peer.clone());
         match job.workload {
             Workload::TinyWrites => tiny_writes(job, peer).await,
@@ -91,7 +91,7 @@ pub fn run<P: Peer, O: Future<Output = Outcome<P>>>(
 }
 
 impl Workload {
-    /// How long the warm-up lasts when so many seconds were asked for.
+    /// The length of the warm-up, if `seconds` seconds are to be measured.
     #[must_use]
     pub fn warm_up(self, seconds: f64) -> Duration {
         let least = match self {
@@ -101,15 +101,15 @@ impl Workload {
         Duration::from_secs_f64((seconds / 4.0).max(least))
     }
 
-    /// How long is measured then.
+    /// The length of the measured phase, if `seconds` seconds are to be measured.
     #[must_use]
     pub fn measured(self, seconds: f64) -> Duration {
         let least = if self == Self::LongScan { SCANS } else { 0.0 };
         Duration::from_secs_f64(seconds.max(least))
     }
 
-    /// How long a measurement takes when each call is answered: to know how long a run lasts, and when a process
-    /// has taken too long.
+    /// How long a measurement takes if every call gets an answer. Used to estimate the length of a run, and to end a
+    /// process that takes too long.
     #[must_use]
     pub fn takes(self, seconds: f64) -> Duration {
         match self {
@@ -215,7 +215,7 @@ async fn bulk<P: Peer>(peer: P) -> Outcome<Figures> {
     Ok(figures)
 }
 
-/// Eight clients, three times: all polite, one greedy, all busy.
+/// Eight clients in three parts: all polite, one greedy, all busy.
 async fn fairness<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
     const CLIENTS: usize = 8;
     let clients: Vec<P> = (0..CLIENTS).map(|n| peer.client(&format!("client-{n}"))).collect();
@@ -261,16 +261,16 @@ async fn fairness<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
     Ok(figures)
 }
 
-/// A ticker on a runtime with one thread, idle and while another process holds the lock.
+/// A ticker on a runtime with one thread: first idle, then while another process holds the lock.
 async fn stall<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
     let mut holder = Holder::start(&job.lab, &job.file)?;
-    // The first call opens connections and prepares; that is not what is measured.
+    // The first call opens connections and prepares statements, which is not to be measured.
     peer.insert("before".to_owned()).await?;
     let idle = Ticker::run(IDLE).await;
     holder.take()?;
     let began = Instant::now();
     let released = tokio::task::spawn_blocking(move || {
-        // The lock is held for a time: this is what is measured, not a wait for something.
+        // The lock is held for this time on purpose. This is no wait for an event.
         std::thread::sleep(HELD);
         holder.release().map(|()| Instant::now())
     });
@@ -314,7 +314,7 @@ async fn stall<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
     Ok(figures)
 }
 
-/// Drops the futures of queries that never end, then asks for the least.
+/// Drops the futures of queries that never end, and then runs the smallest query.
 async fn cancel<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
     let mut figures = Figures::default();
     peer.one().await?;
@@ -343,7 +343,7 @@ async fn cancel<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
         Ok(Err(error)) => figures.failed(error),
         Err(_) => figures.unanswered += 1,
     }
-    // Without an answer this is the time that it was waited for.
+    // If no answer came, this is how long the measurement waited for it.
     figures.value("answer_ms", began.elapsed().as_secs_f64() * 1e3);
     let (began, cpu) = (Instant::now(), cpu_ms());
     tokio::time::sleep(BURNING).await;
@@ -355,7 +355,7 @@ async fn cancel<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
 const WRITE: &str = "write";
 const READ: &str = "read";
 
-// How it is measured.
+// The measurement itself.
 
 struct Task {
     name: &'static str,
@@ -371,7 +371,7 @@ struct Bench {
 
 struct Measured {
     figures: Figures,
-    /// Calls per second by client.
+    /// The rate of each client, in calls per second.
     clients: Vec<f64>,
 }
 
@@ -395,14 +395,14 @@ impl Bench {
         }
     }
 
-    /// A task that makes one call after the other until the measurement is over; `seed` is that of its keys.
+    /// Starts a task that makes one call after the other until the measurement is over. `seed` is the seed of its keys.
     fn spawn<C, F>(&mut self, name: &'static str, client: usize, seed: usize, mut call: C)
     where
         C: FnMut() -> F + Send + 'static,
         F: Future<Output = Outcome<()>> + Send,
     {
         let phases = Arc::clone(&self.phases);
-        // Shared, so that what a task did is known even if its last call never ends.
+        // Shared with the measurement, so that the tally can be read even if the task's last call never ends.
         let tally = Arc::new(Mutex::new(Tally::new(seed)));
         let handle = tokio::spawn({
             let tally = Arc::clone(&tally);
@@ -421,7 +421,7 @@ impl Bench {
                         tally.note(begun_in, phases.now(), outcome, took);
                     }
                     calls += 1;
-                    // Some calls are ready at once; others must get a turn.
+                    // Some calls are ready immediately, so the task must let other tasks run from time to time.
                     if calls.is_multiple_of(64) {
                         tokio::task::yield_now().await;
                     }
@@ -483,24 +483,24 @@ impl Bench {
     }
 }
 
-/// A task that wants to wake each millisecond and notes how late it is.
+/// A task that wakes up every millisecond and notes how late it was.
 #[derive(Debug)]
 pub struct Ticker;
 
-/// A series has a point for so many milliseconds.
+/// The series has one point for this many milliseconds.
 const SLOT_MS: f64 = 10.0;
 
 /// How late a [`Ticker`] was.
 #[derive(Clone, Debug, Default)]
 pub struct Lateness {
-    /// The latest tick.
+    /// The greatest lateness of a tick.
     pub worst_ms: f64,
-    /// Milliseconds since the start, and the worst lateness of the ticks due in each 10 ms.
+    /// For each 10 ms: the milliseconds since the start, and the greatest lateness of the ticks that were due in them.
     pub series: Vec<(f64, f64)>,
 }
 
 impl Lateness {
-    /// A tick that was due at a time was so late; the series keeps the worst of each slot.
+    /// Notes a tick that was due at `due_ms` and was `late_ms` late.
     fn note(&mut self, due_ms: f64, late_ms: f64) {
         let slot = (due_ms / SLOT_MS).floor() * SLOT_MS;
         match self.series.last_mut() {
@@ -511,13 +511,13 @@ impl Lateness {
 }
 
 impl Ticker {
-    /// Ticks for a while on the runtime that it is called on.
+    /// Ticks for `time` on the current runtime.
     pub async fn run(time: Duration) -> Lateness {
         const STEP: Duration = Duration::from_millis(1);
         let began = Instant::now();
         let mut ticks = tokio::time::interval(STEP);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // Not from the first tick on: whoever blocks the thread may do so before it.
+        // The first tick is compared with the start, because the thread may be blocked before that tick.
         let mut last = began;
         let mut lateness = Lateness::default();
         while began.elapsed() < time {
@@ -525,7 +525,8 @@ impl Ticker {
             let late = last.elapsed().saturating_sub(STEP).as_secs_f64() * 1e3;
             last = Instant::now();
             lateness.worst_ms = lateness.worst_ms.max(late);
-            // Ticks that were due meanwhile were late too, each by what was left of the wait.
+            // The ticks that were due since the last one were late too, each by the time from when it was due until
+            // now.
             let now = began.elapsed().as_secs_f64() * 1e3;
             let mut due = now - late;
             while due < now {
@@ -550,8 +551,8 @@ mod tests {
         let figures = runtime.block_on(async {
             let mut bench = Bench::new();
             let phases = Arc::clone(&bench.phases);
-            // The first call starves until the measured time, the second until it is over; a second task's only
-            // call from the warm-up to the end.
+            // The first task's first call ends in the measured time, its second call when the measurement is over. The
+            // second task's only call lasts from the warm-up to the end.
             for until in [[Phase::Measured, Phase::Over], [Phase::Over, Phase::Over]] {
                 let phases = Arc::clone(&phases);
                 let mut calls = until.into_iter();
@@ -570,10 +571,10 @@ mod tests {
         });
         assert_eq!(figures.first_error, None);
         assert_eq!(figures.latencies[WRITE].count(), 3);
-        // Of the three only the first ended in the measured time, which lasts 0.6 s or somewhat longer.
+        // Only the first of the three calls ended in the measured time, which lasts 0.6 s or a little longer.
         let rate = figures.values["writes_per_s"];
         assert!(rate > 0.0 && rate <= 1.0 / 0.6, "{rate}");
-        // The one that lasted from the warm-up to the end took the measured time at least.
+        // The call that lasted from the warm-up to the end took at least the measured time.
         assert!(figures.values["write_max_ms"] >= 600.0, "{figures:?}");
         assert_eq!(figures.written.iter().map(Written::answered).sum::<u64>(), 3);
     }
@@ -582,7 +583,7 @@ mod tests {
     fn every_tick_that_was_due_while_the_thread_stood_still_is_late() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let lateness = runtime.block_on(async {
-            // What blocks the thread is the point, so it sleeps in it.
+            // The task blocks the thread on purpose.
             tokio::spawn(async { std::thread::sleep(Duration::from_millis(100)) });
             Ticker::run(Duration::from_millis(150)).await
         });

@@ -1,4 +1,4 @@
-//! A busy handler sleeps inside SQLite, and with it the thread that runs all tasks.
+//! A busy handler sleeps inside SQLite, and blocks the thread that runs all tasks.
 
 use std::path::Path;
 use std::time::Duration;
@@ -39,7 +39,8 @@ pub(crate) fn run(story: &mut Story) -> Result<()> {
         beside_a_lock(&file, write).await
     })?;
     db.blocking_close()?;
-    // The machine itself may be late; a tenth of the lock's time is far from the failure.
+    // The machine itself may cause some lateness. A tenth of the time for which the lock is held is still far from the
+    // failure.
     story.cure(
         ours.worst_ms < 100.0,
         &format!("the other task was {} ms late at worst", figure(ours.worst_ms)),
@@ -58,7 +59,7 @@ pub(crate) fn run(story: &mut Story) -> Result<()> {
     ))
 }
 
-/// An axis of milliseconds.
+/// An axis of seconds up to `until`. The points on it are in milliseconds.
 pub(crate) fn seconds(until: f64) -> Axis {
     let step = if until > 1.5 { 0.5 } else { 0.25 };
     let marks = (0..=8).map(|n| f64::from(n) * step).filter(|s| *s <= until);
@@ -75,7 +76,7 @@ async fn beside_a_lock(
     let mut holder = Holder::start(&std::env::current_exe()?, file)?;
     holder.take()?;
     let release = tokio::task::spawn_blocking(move || {
-        // The time that the lock is held is the experiment.
+        // The lock is held for this time on purpose.
         std::thread::sleep(HELD);
         holder.release()
     });

@@ -1,4 +1,4 @@
-//! A queue is closed while requests wait in it: they must be answered all the same.
+//! A queue is closed while requests wait in it. They must still be answered.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use crate::plot::{Bar, bars};
 const TABLE: &str = "CREATE TABLE note (id INTEGER PRIMARY KEY) STRICT";
 const INSERT: &str = "INSERT INTO note VALUES (?1)";
 const REQUESTS: i64 = 200;
-/// Nobody can wait for ever to show that something waits for ever.
+/// How long the experiment waits for an answer that never comes.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(story: &mut Story) -> Result<()> {
@@ -52,7 +52,7 @@ pub(crate) fn run(story: &mut Story) -> Result<()> {
     ))
 }
 
-/// What such a queue often looks like: the flag is looked at first, so what waits is forgotten.
+/// A common way to write such a queue. The worker checks the flag first, so waiting requests are forgotten.
 #[derive(Default)]
 struct Queue {
     state: Mutex<State>,
@@ -61,7 +61,7 @@ struct Queue {
 
 #[derive(Default)]
 struct State {
-    /// At most 201 here.
+    /// At most 201 requests in this experiment.
     waiting: VecDeque<Request>,
     closed: bool,
 }
@@ -116,7 +116,7 @@ async fn by_hand(conn: Connection) -> Result<i64> {
         let queue = Arc::clone(&queue);
         move || queue.serve(&conn)
     })?;
-    // The worker is in the first request, or about to take it: `closed` is set while it runs.
+    // The worker has taken the first request and waits in it, so `closed` is set while that request runs.
     while queue.state.lock().unwrap_or_else(PoisonError::into_inner).waiting.len() > 200 {
         tokio::task::yield_now().await;
     }
@@ -151,16 +151,16 @@ async fn ours(db: &Database) -> Result<(i64, bool)> {
     inside.await?;
     let mut writes = Vec::new();
     for id in 0..REQUESTS {
-        // Submitted at once: there is room for 1,024.
+        // Each write is submitted immediately, because the queue has room for 1,024.
         let write = db.try_write(move |tx| tx.execute(INSERT, [id]));
         writes.push(write.map_err(|_| "there is room for 200 writes")?);
     }
     let close = tokio::spawn(db.close());
-    // Closing has begun when a new write is refused.
+    // Once a new write is refused, closing has begun.
     let late = loop {
         match db.try_write(|tx| tx.execute(INSERT, [-1])) {
             Err(refused) => break refused.reason == lockkeeper::RefusedReason::Closed,
-            // Accepted before the close began; taken back by dropping it.
+            // The write was accepted before closing began. Dropping its future withdraws the write.
             Ok(accepted) => drop(accepted),
         }
         tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! A future is dropped between BEGIN and COMMIT, by a timeout or because its client left.
+//! A future is dropped between BEGIN and COMMIT, by a timeout or because its client has left.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -70,7 +70,7 @@ async fn transaction_over_await(file: &Path) -> Result<(i64, i64)> {
     let told = (1..=AFTER)
         .filter(|id| run(&conn, &format!("INSERT INTO note VALUES ({id})")).is_ok())
         .count();
-    // The program ends, and the transaction that nobody ended goes with its connection.
+    // The program ends. Its connection is closed, and the open transaction is rolled back.
     drop(conn);
     let stored =
         Connection::open(file)?
@@ -82,7 +82,7 @@ async fn ours(db: &Database) -> Result<(i64, i64, i64)> {
     let running = db.write(|tx| tx.execute(ENDLESS, []));
     let waiting = db.write(|tx| tx.execute("INSERT INTO note VALUES (0)", []));
     let both = async { tokio::join!(running, waiting) };
-    // The statement that runs never ends, so this always ends by the drop of both.
+    // The running statement never ends, so the timeout always drops both futures.
     if tokio::time::timeout(Duration::from_millis(50), both).await.is_ok() {
         return Err("the endless write ended".into());
     }

@@ -1,4 +1,4 @@
-//! A lock of one's own outlives the process that held it; SQLite's lock does not.
+//! A lock that is a row in a table stays locked when its owner is killed; SQLite's own lock does not.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -27,7 +27,7 @@ pub(crate) fn run(story: &mut Story) -> Result<()> {
     let mut taken = false;
     while !taken && began.elapsed() < PATIENCE {
         taken = conn.execute("INSERT OR IGNORE INTO lock VALUES ('build')", [])? == 1;
-        // Asking again is all that such a lock offers.
+        // A lock that is a row in a table can only be polled.
         std::thread::sleep(Duration::from_millis(5));
     }
     let waited = began.elapsed().as_secs_f64() * 1e3;
@@ -71,7 +71,7 @@ pub(crate) fn run(story: &mut Story) -> Result<()> {
     ))
 }
 
-/// The process that is killed: it says `inside` when it holds what it is killed for.
+/// The process that is killed. It prints `inside` when it holds the lock.
 pub(crate) fn victim(way: &str, file: &Path) -> Result<()> {
     match way {
         "lock-row" => {
@@ -95,11 +95,11 @@ pub(crate) fn victim(way: &str, file: &Path) -> Result<()> {
 fn inside() {
     println!("inside");
     let _ = std::io::stdout().flush();
-    // Ends with the parent's end of the pipe, if nobody kills.
+    // If nobody kills the process, it ends when the parent closes the pipe.
     let _ = std::io::stdin().read_line(&mut String::new());
 }
 
-/// Returns when the process is where it will be killed.
+/// Starts the process, and returns when it has printed `inside`.
 fn start(way: &str, file: &Path) -> Result<Child> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(["victim", way])

@@ -1,5 +1,5 @@
-//! The story as programs: each shows a failure with the approach that fails, and that Lockkeeper
-//! does not have it. Each checks its own outcome and draws it.
+//! The experiments: each shows a failure with the usual approach, and shows that Lockkeeper does not have it. Each
+//! checks its own outcome and draws a plot.
 
 mod busy_handler_freezes_scheduler;
 mod close_loses_queue;
@@ -39,7 +39,7 @@ const ALL: [(&str, Experiment); 10] = [
     ("dropped-future", dropped_future::run),
 ];
 
-/// Runs one or all, and fails if a failure or a cure did not show.
+/// Runs one experiment or all. Fails if a failure or a cure was not observed.
 pub(crate) fn run(name: &str, out: &Path) -> Result<()> {
     let chosen: Vec<_> = ALL.into_iter().filter(|(n, _)| name == "all" || *n == name).collect();
     let names = || ALL.map(|(name, _)| name).join(", ");
@@ -74,12 +74,12 @@ pub(crate) fn run(name: &str, out: &Path) -> Result<()> {
     Err(format!("not shown: {}", failed.join(", ")).into())
 }
 
-/// The processes that experiments kill.
+/// Runs a process that an experiment kills.
 pub(crate) fn victim(way: &str, file: &Path) -> Result<()> {
     kill_unlocks::victim(way, file)
 }
 
-/// What an experiment tells and checks.
+/// The text, the checks and the plot of an experiment.
 pub(crate) struct Story<'a> {
     name: &'static str,
     place: Place,
@@ -93,12 +93,12 @@ impl Story<'_> {
         println!("  {text}");
     }
 
-    /// The failure must show with the approach that fails.
+    /// Checks that the failure occurs with the usual approach.
     fn failure(&mut self, shows: bool, what: &str) {
         self.check("the failure", shows, what);
     }
 
-    /// It must be absent with Lockkeeper.
+    /// Checks that the failure does not occur with Lockkeeper.
     fn cure(&mut self, shows: bool, what: &str) {
         self.check("the cure", shows, what);
     }
@@ -116,7 +116,7 @@ impl Story<'_> {
         Ok(())
     }
 
-    /// A file of its own with a table.
+    /// A new database file with a table.
     fn file(&self, name: &str, schema: &str) -> Result<PathBuf> {
         let file = self.place.file(name);
         let conn = Connection::open(&file)?;
@@ -125,18 +125,18 @@ impl Story<'_> {
         Ok(file)
     }
 
-    /// The same for Lockkeeper.
+    /// Like `file`, opened by Lockkeeper.
     fn database(&self, name: &str, schema: &str) -> Result<Database> {
         Ok(Database::blocking_open(self.file(name, schema)?)?)
     }
 }
 
-/// The runtime that most programs have.
+/// A runtime like that of most programs.
 fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
-/// One thread runs every task: what blocks it, blocks all.
+/// A runtime with one thread, so that a blocked thread blocks all tasks.
 fn one_thread() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }

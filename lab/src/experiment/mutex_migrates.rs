@@ -1,5 +1,5 @@
-//! A recursive mutex knows threads, not tasks: two tasks of one thread are both let in, and a task
-//! that has moved to another thread is locked out of what it holds.
+//! A recursive mutex distinguishes threads, not tasks. Two tasks on one thread can both lock it, and a task that has
+//! moved to another thread cannot unlock it.
 
 use std::future::Future;
 use std::pin::pin;
@@ -67,7 +67,7 @@ pub(crate) fn run(story: &mut Story) -> Result<()> {
     ))
 }
 
-/// As `pthread` has it: whoever holds it may take it again, and only the holder may release it.
+/// Like a recursive mutex of `pthread`: the owner may lock it again, and only the owner may unlock it.
 #[derive(Default)]
 struct Recursive {
     holder: Mutex<Option<(ThreadId, u32)>>,
@@ -93,7 +93,7 @@ impl Recursive {
         }
     }
 
-    /// False for a thread that does not hold it (`EPERM`).
+    /// `false`: the calling thread does not hold the mutex (`EPERM`).
     fn unlock(&self) -> bool {
         let me = std::thread::current().id();
         let mut holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,7 +143,7 @@ fn migrated() -> Result<bool> {
         tokio::task::yield_now().await;
         held.unlock()
     });
-    // Outside of a runtime `yield_now` is pending once.
+    // Outside of a runtime, `yield_now` is pending once.
     if task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
         return Err("the task must be pending once".into());
     }
@@ -160,7 +160,7 @@ fn moved_write(db: &lockkeeper::Database) -> Result<bool> {
     let write = db.write(|tx| tx.execute("INSERT INTO note VALUES (100)", []));
     let mut write = Box::pin(write);
     if let Poll::Ready(done) = pin!(&mut write).poll(&mut Context::from_waker(Waker::noop())) {
-        // Served before this thread looked: then there was nothing left to move.
+        // The write was finished before this thread polled again, so there is nothing to move.
         return Ok(done? == 1);
     }
     let done = std::thread::Builder::new()

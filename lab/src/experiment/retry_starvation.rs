@@ -1,4 +1,5 @@
-//! Trying again after `database is locked` works, and starves: who comes late and lucky goes first.
+//! Repeating a call after `database is locked` works, but some callers starve: a later caller that tries at the right
+//! moment goes first.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -53,7 +54,7 @@ pub(crate) fn run(story: &mut Story) -> Result<()> {
     ))
 }
 
-/// The axis of a distribution: each step is ten times rarer.
+/// The axis of a distribution. At each mark the slower calls are ten times rarer.
 pub(crate) fn nines() -> Axis {
     let marks = [(0.3, "50 %"), (1.0, "90 %"), (2.0, "99 %"), (3.0, "99.9 %"), (4.0, "slowest")];
     Axis {
@@ -62,7 +63,7 @@ pub(crate) fn nines() -> Axis {
     }
 }
 
-/// A distribution along that axis.
+/// The distribution of latencies along the axis [`nines`].
 pub(crate) fn distribution(latencies: &Latencies) -> Vec<(f64, f64)> {
     let mut points: Vec<_> = (0..=20)
         .map(|n| 0.3 + f64::from(n) * 2.7 / 20.0)
@@ -92,7 +93,7 @@ fn retry(file: &std::path::Path) -> Result<Latencies> {
                                 Err(e)
                                     if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) =>
                                 {
-                                    // Who is not served by the end has waited this long at least.
+                                    // A call that was not served by the end has waited at least this long.
                                     if Instant::now() >= until {
                                         break;
                                     }

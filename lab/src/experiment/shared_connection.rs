@@ -1,4 +1,4 @@
-//! A transaction inside a transaction: tasks that share one connection share its transaction too.
+//! A transaction within a transaction: tasks that share a connection also share its transaction.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,7 +63,7 @@ async fn shared(file: &std::path::Path) -> Result<(u64, usize)> {
         .map(|task| {
             let (conn, refused) = (Arc::clone(&conn), Arc::clone(&refused));
             tokio::spawn(async move {
-                // The mutex is held for one statement, so nothing blocks and all looks well.
+                // The mutex is held only for one statement, so nothing blocks, and the code looks right.
                 let run = |sql: &str| {
                     conn.lock().unwrap_or_else(PoisonError::into_inner).execute_batch(sql)
                 };
@@ -104,7 +104,7 @@ async fn ours(db: &lockkeeper::Database) -> Result<(u64, usize)> {
                     let outcome = db
                         .write(move |tx| {
                             tx.execute("INSERT INTO note VALUES (?1)", [id])?;
-                            // An error undoes the call, and this call alone.
+                            // An error undoes only this call.
                             if is_kept(id) { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) }
                         })
                         .await;

@@ -1,4 +1,4 @@
-//! One database thread with one connection: a slow query holds up everyone behind it.
+//! One database thread with one connection: a slow query delays all queries behind it.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::plot::{Axis, Line, figure, lines};
 
 const TABLE: &str = "CREATE TABLE note (id INTEGER PRIMARY KEY, text TEXT) STRICT; \
                      INSERT INTO note VALUES (1, 'x')";
-/// A second or two of counting.
+/// A query that takes one or two seconds.
 const SLOW: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 6000000) \
                     SELECT count(*) FROM n";
 const QUICK: &str = "SELECT text FROM note WHERE id = 1";
@@ -100,7 +100,7 @@ async fn ask(pool: &Pool, sql: &'static str) -> Result<String> {
         .await?)
 }
 
-/// The slow one's time, and the quick ones' beside it, each with the time at which it was asked.
+/// The duration of the slow query, and, for each quick query beside it, when it was sent and how long it took.
 async fn beside<Q>(
     slow: impl Future<Output = Result<()>> + Send + 'static,
     mut quick: impl FnMut() -> Q + Send + 'static,

@@ -1,4 +1,4 @@
-//! A page whose two queries disagree: two reads of one request under a busy writer.
+//! A page whose two queries disagree, because a writer commits between them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! `async-sqlite`: a thread per connection, in turn; by default as many as there are cores.
+//! `async-sqlite`: several threads with a connection each, which take calls in turn. By default there is one thread per
+//! core.
 
 use ::async_sqlite::{Pool, PoolBuilder};
 use measure::{Job, Outcome};

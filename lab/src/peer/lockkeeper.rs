@@ -1,4 +1,4 @@
-//! Lockkeeper, as its README advises.
+//! Lockkeeper, used as its README advises.
 
 use std::time::{Duration, Instant};
 

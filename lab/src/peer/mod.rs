@@ -1,4 +1,4 @@
-//! The peers that live in the lab's own binary: those that link the same SQLite as Lockkeeper.
+//! The peers in the lab's own program: those that link the same SQLite as Lockkeeper.
 
 mod async_sqlite;
 mod lockkeeper;
@@ -10,7 +10,7 @@ mod statements;
 
 use measure::{Figures, Job, Outcome};
 
-/// Measures one of them in this process.
+/// Measures a peer in this process.
 pub(crate) fn measure(job: &Job) -> Outcome<Figures> {
     let mut figures = match job.peer.as_str() {
         "raw" => raw::run(job),

@@ -1,4 +1,4 @@
-//! One connection behind a mutex: in `spawn_blocking`, as tokio advises, or straight in the task.
+//! One connection behind a mutex: in `spawn_blocking`, as tokio advises, or directly in the task.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

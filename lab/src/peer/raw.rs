@@ -1,6 +1,8 @@
-//! The limit: plain threads that own a connection each, no queue, no runtime, nobody to answer.
+//! The upper limit: plain threads with a connection each, without a queue, without a runtime and without callers that
+//! wait.
 //!
-//! Tiny writes: one thread. Point reads: two threads, one for one task. Mixed, scan and page: a thread for each side.
+//! Tiny writes use one thread. Point reads use two threads, or one for one task. Mixed, scan and page use a thread for
+//! each of their two sides.
 
 use std::time::Instant;
 
@@ -116,7 +118,7 @@ fn threads(job: &Job, calls: Vec<(&'static str, Call)>) -> Outcome<Figures> {
     Ok(figures)
 }
 
-/// Makes calls until the measurement is over or one fails.
+/// Makes calls until the measurement is over or a call fails.
 fn repeat(mut call: Call, mut conn: Connection, phases: &Phases) -> Tally {
     let mut tally = Tally::new(0);
     loop {

@@ -1,5 +1,5 @@
-//! A pool of ten without a busy handler; whoever meets `database is locked` sleeps and tries again:
-//! 1 ms, doubled up to 1 s, twenty times. Many programs have written this by hand.
+//! A pool of ten connections without a busy handler. A call that gets `database is locked` sleeps and is repeated:
+//! after 1 ms, doubled each time up to 1 s, twenty times. Many programs contain such code.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +16,7 @@ const NAP_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(crate) struct Retry {
-    /// As many permits as idle connections.
+    /// One permit for each idle connection.
     permits: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Connection>>>,
 }
@@ -51,7 +51,7 @@ impl Connections for Retry {
                 .map_err(|error| error.to_string())?;
             let idle = Arc::clone(&self.idle);
             let tried = tokio::task::spawn_blocking(move || {
-                // The permit goes back after the connection, even if this future is dropped.
+                // The permit is released after the connection was put back, even if the future is dropped.
                 let _permit = permit;
                 let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
                 let mut conn = taken.ok_or("a permit without a connection")?;

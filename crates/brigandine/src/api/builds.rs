@@ -16,7 +16,7 @@ const FEW: u32 = 20;
 /// One build.
 ///
 /// # Errors
-/// 404: there is no such build; the message is the one that clients know.
+/// 404: there is no such build. The message is the one that clients of Cuirass and Hydra expect.
 pub(crate) async fn build(context: &Context, id: String) -> Result<Response> {
     let wanted = id.clone();
     let found = context

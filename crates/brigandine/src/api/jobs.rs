@@ -11,8 +11,9 @@ use crate::model::EvaluationId;
 use crate::store;
 use crate::wire::builds_json;
 
-/// The most jobs of an evaluation in an answer, and the most names in a request.
+/// The most jobs of an evaluation in an answer.
 const JOBS_MAX: u32 = 100_000;
+/// The most names in a request.
 const NAMES_MAX: usize = 1000;
 
 fn names(query: &Query) -> Result<Vec<String>> {

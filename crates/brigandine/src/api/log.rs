@@ -27,7 +27,7 @@ pub(super) async fn raw(
     let number = attempt.unwrap_or(build.attempt);
     let last = number == build.attempt;
     let ended = build.status.is_finished() || !last;
-    // The build has the length and digest of the last attempt, when it has ended.
+    // Once the last attempt has ended, the build has the length and the digest of that attempt's log.
     let tag = (last && ended && !build.log.digest.is_empty()).then(|| http::tag(&build.log.digest));
     let bytes = u64::try_from(build.log.bytes).unwrap_or(0).saturating_sub(offset);
     let wanted = match &tag {

@@ -42,7 +42,8 @@ struct SpecificationFile {
 #[derive(Debug)]
 pub(super) struct Files {
     files: Vec<SpecificationFile>,
-    /// The names in each file when it was first read. If such a specification is not stored, it was removed on purpose.
+    /// The names of the specifications in each file when the file was first read. If one of these is not stored,
+    /// somebody has removed it on purpose, so it is not reported as new.
     first_names: BTreeSet<String>,
 }
 

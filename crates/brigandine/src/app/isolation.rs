@@ -84,7 +84,7 @@ async fn user(config: &Config, supervisors: &Supervisors) -> Result<Option<User>
 async fn find(name: &str, state: &Path, supervisors: &Supervisors) -> Result<Option<User>, String> {
     let (looked, at) = (name.to_owned(), state.to_owned());
     let checked = tokio::task::spawn_blocking(move || {
-        // Finding the user may take a request to a directory service, so it is done on a blocking thread.
+        // Looking the user up may need a request to a directory service, so it is done on a blocking thread.
         let Some(user) = User::find(&looked)? else { return Ok(None) };
         let owned = user.owns(&at).map_err(|error| format!("{}: {error}", at.display()))?;
         match owned {

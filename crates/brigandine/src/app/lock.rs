@@ -24,8 +24,8 @@ use tokio::sync::{broadcast, watch};
 /// Deletes what retention does not keep, in a state directory on which no server runs.
 ///
 /// # Errors
-/// [`AppError::Locked`]: a server runs on the directory, and nothing was changed; the caller can ask that server to
-/// prune. After any other error the next run deletes the rest.
+/// [`AppError::Locked`]: a server or another `prune` uses the directory, and nothing was changed; the caller can ask a
+/// server to prune. After any other error the next run deletes the rest.
 pub(crate) async fn prune(
     state: &Path,
     keep: Keep,
@@ -85,7 +85,8 @@ pub(super) fn keep_private(state: &Path) -> Result<(), AppError> {
     Ok(())
 }
 
-/// How often the lock is tried. Several tries are needed because [`served`](super::wake::served) holds it for a moment.
+/// How many times the server tries to take the lock. One try is not enough, because [`served`](super::wake::served) may
+/// hold the lock for a moment.
 const LOCK_TRIES: u32 = 20;
 /// The pause between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);

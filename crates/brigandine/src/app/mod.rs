@@ -55,9 +55,9 @@ struct Shared {
     config: Config,
     /// The systems for which the server builds. The first is the default for jobs.
     systems: Vec<String>,
-    /// The lane of the database for everything except pages, the API, evaluations and builds.
+    /// The database, for everything except pages, the API, evaluations and builds.
     main: Database,
-    /// The lane of the database for pages and the API.
+    /// The database, for pages and the API, whose calls wait in a queue of their own.
     web: Database,
     logs: Logs,
     health: Health,
@@ -93,9 +93,9 @@ struct Shared {
 #[derive(Debug)]
 struct Watched {
     specification: Specification,
-    /// The time of the last request for a look that the monitor received.
+    /// The time of the last request to look at the inputs that the monitor received.
     wanted_at: i64,
-    /// Requests a look.
+    /// Requests a look at the inputs.
     wanted: Arc<Notify>,
     /// Becomes true when the monitor must end. `shutdown` sets it for all monitors.
     stop: watch::Sender<bool>,
@@ -146,8 +146,8 @@ impl App {
         AppError::Ended { part, why }
     }
 
-    /// Shuts down. No look begins any more, and evaluations are aborted. With `drain`, running builds are awaited;
-    /// otherwise they are killed and rescheduled. Then the database is closed.
+    /// Shuts down. Monitors look at no more inputs, and evaluations are aborted. With `drain`, running builds are
+    /// awaited; otherwise they are killed and rescheduled. Then the database is closed.
     pub async fn shutdown(&self, drain: bool) -> Result<(), AppError> {
         let shared = &self.shared;
         // The builder is stopped first, so that no build starts while the other parts end.
@@ -192,7 +192,7 @@ impl App {
         self.shared.builder.stop(Stop::Now);
     }
 
-    /// The database, in the lane for pages and the API.
+    /// The database, with the queue for pages and the API.
     pub fn database(&self) -> &Database {
         &self.shared.web
     }

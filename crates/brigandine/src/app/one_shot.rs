@@ -12,7 +12,7 @@ const REPORTED_MAX: usize = 20;
 /// What failed, and what deserves a warning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct OneShot {
-    /// Looks, evaluations and builds that failed, one line each. At most [`REPORTED_MAX`].
+    /// Looks at inputs that failed, failed evaluations and failed builds, one line each. At most [`REPORTED_MAX`].
     failures: Vec<String>,
     /// The number of further failures.
     further: usize,
@@ -45,7 +45,7 @@ impl OneShot {
         }
     }
 
-    /// Adds the outcome of a look, and of the builds of its evaluation.
+    /// Adds the outcome of a look at the inputs, and of the builds of its evaluation.
     fn add(&mut self, s: &Snapshot, id: SpecificationId, looked: Looked) -> rusqlite::Result<()> {
         let Some(state) = store::specification_by_id(s, id)? else { return Ok(()) };
         let name = &state.specification.name;

@@ -22,9 +22,9 @@ use tokio::sync::{Notify, broadcast, watch};
 
 /// How many events a slow receiver may lag behind.
 const EVENTS: usize = 4096;
-/// How many fetches have a turn at once, and how many run at once in all (`monitor::Turns`).
+/// The most fetches that hold a turn, and the most fetches that run, with and without a turn (`monitor::Turns`).
 const FETCHES: (usize, usize) = (8, 128);
-/// How many evaluations have a turn at once, and how many run at once in all.
+/// The most evaluations that hold a turn, and the most that run, with and without a turn.
 const EVALUATIONS: (usize, usize) = (2, 64);
 /// The most jobs of one evaluation.
 const EVALUATION_JOBS_MAX: usize = 1_000_000;
@@ -51,8 +51,8 @@ impl App {
             .and_then(|()| config.state.canonicalize())
             .map(|state| config.state = state)
             .map_err(|error| AppError::State(config.state.clone(), error))?;
-        // Files in the directory get the usual modes. The directory itself keeps other users out, and the user of
-        // builds must be able to read the part that the sandbox shows.
+        // Files in the directory get the usual modes, because the user that runs builds must be able to read the part
+        // that the sandbox shows. The mode of the directory itself keeps other users out.
         rustix::process::umask(Mode::from_raw_mode(0o022));
         let (state, limits) = (config.state.clone(), config.limits.clone());
         let files = StateDir::new(&state);

@@ -97,8 +97,8 @@ impl App {
             (Some("cancel"), Some(id)) => {
                 let canceled = self.shared.health.retry(|| self.cancel(id)).await?;
                 if canceled == Cancel::TooLate {
-                    // The command has already canceled the build in the database. Pages must show it, and a twin may
-                    // start.
+                    // The command has already canceled the build in the database. Pages must show that, and another
+                    // build of the same derivation, which waited for this one, may start now.
                     self.shared.builder.wake();
                     self.publish_build(id).await?;
                 }
@@ -243,7 +243,7 @@ impl Shared {
                 ),
                 Ok(_) => {}
                 Err(error) if error.is_closed() => return,
-                // No other task depends on it, and the next run tries again.
+                // No other task depends on retention, and the next run tries again.
                 Err(error) => {
                     tracing::error!(
                         error = model::with_causes(&error),

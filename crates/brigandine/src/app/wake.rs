@@ -1,7 +1,7 @@
 //! The wake socket: other programs send requests to the running server, and connect to see whether a server runs.
 //!
-//! A message has one or two words, which `App::handle_message` reads. The kernel's queue of datagrams is the bound of
-//! waiting messages. If the queue is full, a sender does not wait.
+//! A message has one or two words, which `App::handle_message` reads. The kernel's datagram queue bounds the number of
+//! waiting messages. While the queue is full, sending fails and does not wait.
 
 use crate::os::file::open_regular;
 use crate::os::state_dir::StateDir;
@@ -28,7 +28,7 @@ pub(super) fn wake_socket(state: &Path) -> io::Result<UnixDatagram> {
 }
 
 /// Notifies the server of this state directory that the database was changed: a specification was stored or removed, or
-/// a look was requested. Returns whether a server runs.
+/// a look at the inputs was requested. Returns whether a server runs.
 pub(crate) fn wake(state: &Path) -> bool {
     match tell(state, "look") {
         Ok(()) => true,

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, broadcast, watch};
 /// The settings of the builder.
 #[derive(Debug, Clone)]
 pub(crate) struct BuilderSettings {
-    /// The most builds that run at once.
+    /// The most builds that run at the same time.
     pub(crate) max_jobs: usize,
     /// The systems for which the server builds.
     pub(crate) systems: Vec<String>,

@@ -168,7 +168,7 @@ impl Bench {
         found.map(|build| (build.status, build.attempt)).expect("the build")
     }
 
-    /// Waits for the event of a build with this status.
+    /// Waits for the event that reports this status of the build.
     async fn told(&mut self, id: BuildId, status: BuildStatus) {
         loop {
             match within(self.published.recv()).await.expect("an event") {

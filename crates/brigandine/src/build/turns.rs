@@ -1,8 +1,8 @@
 //! The builder's loop: claims builds in the database, hands them to a dispatcher, and stores their ends.
 //!
-//! The loop is one task. Each turn collects the ends of builds that have come in. One write stores them and claims
-//! builds for the room that they leave. Then the turn publishes the changes and dispatches the claimed builds. During
-//! the write more ends come in, so a turn does more when the builder is busier.
+//! The loop is one task. Each turn collects the ends of builds that have come in. One write stores them, and claims as
+//! many builds as can run now. Then the turn publishes the changes and dispatches the claimed builds. During the write
+//! more ends come in, so a turn does more when the builder is busier.
 //!
 //! - BUILD1: a build runs only after its claim is committed, so after a crash the database knows all builds that ran.
 //! - BUILD2: a received end frees the room of its attempt, in the same write that stores the end. So at most `max_jobs`
@@ -276,7 +276,7 @@ impl<D: Dispatcher> Loop<D> {
         }
     }
 
-    /// Asks the dispatcher to end canceled builds, and all builds when the server stops at once.
+    /// Asks the dispatcher to end canceled builds, and to end all builds if the server stops without a drain.
     fn pass_on_cancels(&mut self, stop: Stop) {
         if stop == Stop::Now {
             for (id, running) in &mut self.running {
@@ -302,7 +302,7 @@ impl<D: Dispatcher> Loop<D> {
         let (systems, worker) = (self.settings.systems.clone(), self.settings.worker.clone());
         let stored = Arc::clone(&ends);
         let resting: Vec<BuildId> = self.resting.keys().copied().collect();
-        // Dropped when each claimed build has its log (BUILD5).
+        // The announcement is dropped when each claimed build has its log (BUILD5).
         let coming = self.logs.announce();
         let written = self
             .database
@@ -421,7 +421,7 @@ impl<D: Dispatcher> Loop<D> {
                 return self.refuse(claimed, format!("its derivation cannot be read: {error}"));
             }
         };
-        // Several needs may stand for the same output.
+        // Several derivations that the build needs may have the same output.
         let output = |derivation: &String| {
             let (_, path) = claimed.needs.iter().find(|(needed, _)| needed == derivation)?;
             Some(model::output_digest(path).unwrap_or(path).to_owned())

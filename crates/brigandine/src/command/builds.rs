@@ -19,13 +19,13 @@ pub(super) struct Listed {
     /// The name of the build's status.
     #[serde(serialize_with = "name_of")]
     status: BuildStatus,
-    /// Why the build ended so, or what it waits for; may be empty.
+    /// Why the build has its status, or what it waits for; may be empty.
     reason: String,
     /// When the build was registered.
     queuedtime: i64,
     /// Seconds from the build's start to its end, or until now; `None`: it has not started.
     seconds: Option<i64>,
-    /// How many builds that this one needs have not succeeded.
+    /// How many of the builds that this one needs have not succeeded.
     waiting: i64,
     /// How many times the build was started.
     attempts: i64,

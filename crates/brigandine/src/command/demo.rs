@@ -189,9 +189,9 @@ async fn show(
         if complete && complete_since.is_none() {
             complete_since = Some(Instant::now());
         }
-        // Without `--exit`, a visitor sees the complete first evaluation before the second begins. With `--exit` no
-        // time is spent on that: the second revision is committed once the changed job has succeeded, so that this job
-        // must be built again.
+        // Without `--exit`, a visitor sees the complete first evaluation before the second begins. With `--exit`, the
+        // second revision is committed as soon as the job that it changes has succeeded, so that this job must be built
+        // again.
         let due = if exit {
             evaluations
                 .first()

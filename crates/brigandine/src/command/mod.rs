@@ -1,4 +1,4 @@
-//! The commands, one file each: which functions of the other rooms they call, and how they print the results.
+//! The commands, one file each. A command calls functions of the other modules and prints the results.
 
 pub(crate) mod builds;
 pub(crate) mod change;

@@ -41,7 +41,7 @@ pub(crate) async fn run(arguments: &cli::Prune) -> Result<(), Failure> {
     if app::served(state) == Served::Yes {
         return by_server(state, &database, named, server, arguments.json).await;
     }
-    // `app::prune` opens the database under the lock of the state directory.
+    // `app::prune` opens the database itself, under the lock of the state directory, so it is closed here.
     database.close().await?;
     drop(database);
     let mut signals = Signals::new()?;
@@ -51,7 +51,7 @@ pub(crate) async fn run(arguments: &cli::Prune) -> Result<(), Failure> {
     let pruned = loop {
         tokio::select! {
             pruned = &mut pruned => break pruned,
-            // `app::prune` stops between two slices.
+            // `app::prune` deletes in many short writes, and stops after the current one.
             _ = signals.next() => drop(stop.send_replace(true)),
         }
     };
@@ -64,7 +64,7 @@ pub(crate) async fn run(arguments: &cli::Prune) -> Result<(), Failure> {
             Ok(())
         }
         Err(AppError::Locked(_)) => {
-            // A server has started or is about to.
+            // The server has just started or is starting.
             let (database, server) = (existing(state).await?, app::running_server(state));
             by_server(state, &database, named, server, arguments.json).await
         }
@@ -150,8 +150,9 @@ fn report(pruned: &Pruned, as_json: bool) {
     ));
 }
 
-/// Requests that the running server deletes by its own configuration, and waits until everything is deleted that was
-/// due at the beginning. Later evaluations do not count, because a busy server always has new ones.
+/// Asks the running server to prune by its own configuration. Waits until all evaluations are deleted that were due
+/// when the wait began. It does not wait for evaluations that become due later, because a busy server always has new
+/// ones.
 async fn by_server(
     state: &Path,
     database: &Database,

@@ -176,7 +176,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// A server that cannot start yet. It answers every request with the reason.
 struct Waiting {
-    /// A duplicate of the listener; `None`: it was taken when there was a reason to tell.
+    /// A duplicate of the listener. `None`: the web server that shows the reason has taken it.
     listener: Option<std::net::TcpListener>,
     address: Option<SocketAddr>,
     web: config::Web,
@@ -190,7 +190,7 @@ fn cannot_listen(error: std::io::Error) -> Failure {
 }
 
 impl Waiting {
-    /// Requests are answered only after the first attempt has failed.
+    /// The first request is answered only after the first attempt to start has failed.
     fn new(listener: Option<&TcpListener>, web: config::Web) -> Result<Self, Failure> {
         let duplicate = listener.map(|listener| listener.as_fd().try_clone_to_owned()).transpose();
         Ok(Self {
@@ -202,7 +202,7 @@ impl Waiting {
         })
     }
 
-    /// Repeats `what` until it succeeds, or fails for a reason that does not pass.
+    /// Repeats `what` until it succeeds, or fails with an error that is not temporary.
     async fn wait_for<T>(
         &mut self,
         mut what: impl AsyncFnMut() -> Result<T, AppError>,
@@ -320,7 +320,7 @@ async fn serve(
         why = web.died() => Some(format!("the web server ended: {why}")),
     };
     if let Some(why) = why {
-        // Returns immediately: every acknowledged write is on the disk, and the next start recovers the rest.
+        // Returns without a shutdown: every acknowledged write is on the disk, and the next start recovers the rest.
         tracing::error!("{why}");
         return Err(Failure::failed(why));
     }

@@ -1,4 +1,4 @@
-//! Finds circles in a graph: jobs that need each other.
+//! Finds circles (cycles) in a graph, such as jobs that need each other.
 //!
 //! Johnson's algorithm finds every elementary circle once, up to a bound. It searches from the lowest node of each
 //! strongly connected component, and then removes that node. The time for each circle is linear in the size of the
@@ -18,7 +18,7 @@ pub(crate) fn circles(leads: &[Vec<usize>], most: usize) -> Circles {
     let mut gone = vec![false; leads.len()];
     let mut circles = Circles::default();
     loop {
-        // Of the components that have a circle, the one with the lowest node.
+        // Chooses the component with the lowest node among the components that have a circle.
         let parts = parts(leads, &gone);
         let in_circle = |part: &[usize]| match part {
             [one] => leads[*one].contains(one),
@@ -47,7 +47,7 @@ fn lowest(part: &[usize]) -> usize {
     part.iter().copied().min().unwrap_or(usize::MAX)
 }
 
-/// Adds the circles through `start` all of whose nodes are in `inside`.
+/// Adds the circles through `start` whose nodes are all in `inside`.
 fn through(
     leads: &[Vec<usize>],
     start: usize,

@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! [[job]]
-//! name = "unit"                      # what comes before a dot groups jobs on pages: `lib.unit`
+//! name = "unit"                      # pages group jobs by the part before a dot: `lib.unit`
 //! description = "Unit tests"
 //! command = "make test"              # a shell script (`sh -e`), or ["program", "argument"]
 //! sources = ["src/**", "Makefile"]   # all files that the job reads; the whole tree when absent
@@ -12,7 +12,7 @@
 //! timeout = "20m"                    # wall clock
 //! max-silent = "5m"                  # without a line of output
 //! priority = 5
-//! products = ["*.tar.gz"]            # files to keep and offer
+//! products = ["*.tar.gz"]            # files to keep and to offer for download
 //! network = false                    # whether the job may use the network from the sandbox
 //! ```
 
@@ -139,8 +139,9 @@ fn patterns(table: &Table<'_, '_>, key: &'static str, example: &str) -> Vec<Stri
     table.checked_texts(key, example, (ENTRIES_MAX, &help), value::check_pattern)
 }
 
-/// The most circles that are reported, and the most jobs of a circle that a message names.
+/// The most circles that are reported.
 const CIRCLES_MAX: usize = 10;
+/// The most jobs of a circle that a message names.
 const CIRCLE_NAMES_MAX: usize = 20;
 
 /// The jobs of a list, after the checks that compare jobs: duplicate names, unknown needs, circles.

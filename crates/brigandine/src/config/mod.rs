@@ -1,8 +1,8 @@
 //! Files that people write: the server's configuration, specifications and job lists.
 //!
-//! All three are TOML. One reader parses them and reports all problems at once. Each problem has its file, line and
-//! column, and says what is wrong and what to write instead. Unknown keys are errors, because a misspelt key must not
-//! be ignored silently.
+//! All three are TOML. One reader parses them and reports all problems of a file together. Each problem has its file,
+//! line and column, and says what is wrong and what to write instead. Unknown keys are errors, because a misspelt key
+//! must not be ignored silently.
 
 mod circles;
 mod diagnostic;

@@ -33,7 +33,7 @@
 //!
 //! [keep]                             # for specifications without `keep`; everything is kept when absent
 //! evaluations = 100                  # the newest evaluations of each specification
-//! days = 90                          # and evaluations that began within so many days
+//! days = 90                          # and evaluations that began in the last 90 days
 //!
 //! [web]
 //! connections = 1024                 # at once; fewer when the limit of open files is low
@@ -67,7 +67,7 @@ pub struct Config {
     pub(crate) listen: SocketAddr,
     /// The time between two looks at a specification's inputs.
     pub interval: Duration,
-    /// The most builds that run at once.
+    /// The most builds that run at the same time.
     pub max_jobs: usize,
     /// The specification files that are loaded at every start.
     pub(crate) specifications: Vec<PathBuf>,
@@ -131,8 +131,8 @@ pub(crate) struct Limits {
     pub(crate) build_grace: Duration,
     /// How much of the machine one build may use.
     pub(crate) build: process::Limits,
-    /// Bytes of the disk that stay free: while fewer are free, nothing is started. `None`: a number that suits the
-    /// disk; 0: no reserve.
+    /// Bytes of the disk that stay free: while fewer are free, nothing is started. `None`: a default that depends on
+    /// the size of the disk; 0: no reserve.
     pub(crate) disk_reserve: Option<u64>,
 }
 
@@ -160,12 +160,12 @@ impl Default for Limits {
 /// The largest limit in bytes that can be configured. No build reaches it.
 const BYTES_MAX: u64 = 1 << 50;
 
-/// The bytes of the machine's memory.
+/// The size of the machine's memory in bytes.
 fn memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    // Without /proc the size is unknown; the value is so large that the limits derived from it limit nothing.
+    // Without /proc the size is unknown. This value is so large that the limits derived from it limit nothing.
     kib.map_or(BYTES_MAX, |kib| kib * 1024)
 }
 
@@ -252,7 +252,7 @@ fn listen(top: &Table<'_, '_>) -> Option<SocketAddr> {
 /// Parses an address with a port.
 ///
 /// # Errors
-/// The text is not such an address; the error is the remedy.
+/// The text is no address with a port; the error says what to write instead.
 pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     if let Some(port) = text.strip_prefix("localhost:") {

@@ -1,6 +1,6 @@
 //! Golden files with the messages about every kind of wrong configuration. They are beside `NAME.toml` in
-//! `tests/data/bad-config`. The part of the name before the first dash says as what the file is read.
-//! `cargo insta review` shows a golden file that differs, and `INSTA_UPDATE=always` accepts the change.
+//! `tests/data/bad-config`. The part of the name before the first dash says which kind of file it is. `cargo insta
+//! review` shows a golden file that differs, and `INSTA_UPDATE=always` accepts the change.
 
 use std::path::{Path, PathBuf};
 
@@ -57,7 +57,7 @@ fn every_wrong_configuration_is_told_by_file_line_and_remedy() {
 fn cutting_a_good_file_anywhere_never_panics() {
     let text = include_str!("../../tests/data/config/everything.toml");
     for end in (0..text.len()).filter(|&end| text.is_char_boundary(end)) {
-        // No reader may panic, whether the text is of its own kind or not. Most texts are refused.
+        // No parser may panic, neither on its own kind of file nor on another kind. Most texts are refused.
         let _ = specification::parse("cut.toml", &text[..end]);
         let _ = server::parse("cut.toml", &text[..end]);
         let _ = job_list::parse("cut.toml", &text[..end]);

@@ -139,8 +139,8 @@ pub(super) fn check_description(description: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Checks the address of a repository. It must be in a form that git takes, and must not have anything that git would
-/// take for an option or for a program to run, or a password, which pages would show.
+/// Checks the address of a repository. git must accept its form. It must not contain anything that git would treat as
+/// an option or as a program to run, and no password, because pages show it.
 pub(super) fn check_url(url: &str) -> Result<(), Refusal> {
     let examples = "for example \"https://example.org/project.git\", \
                     \"ssh://git@example.org/project.git\" or \"file:///srv/project.git\"";

@@ -12,11 +12,12 @@ use super::shared::{self, set};
 /// The configuration of the web server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Web {
-    /// The most connections at once. `None`: a default, which the limit of open files may lower without a warning.
+    /// The most connections at the same time. `None`: a default, which the limit of open files may lower without a
+    /// warning.
     pub(crate) connections: Option<usize>,
-    /// The most connections at once of one client; `None`: a quarter of all.
+    /// The most connections of one client at the same time; `None`: a quarter of all.
     pub(crate) connections_per_client: Option<usize>,
-    /// How long a client may take to send a request, and how long it may take no byte of an answer.
+    /// The time limit for sending a request, and the time limit for taking the next byte of an answer.
     pub(crate) client_time: Duration,
     /// The hosts that requests may name, in lower case; `None`: the default in `http/host.rs`.
     pub(crate) hosts: Option<Vec<String>>,

@@ -63,8 +63,9 @@ pub(super) struct Jobs {
 
 const ERRORS_SHOWN: usize = 10;
 const ERROR_BYTES_MAX: usize = 400;
-/// The most circles that a message shows, and the most names of one circle.
+/// The most circles that a message shows.
 const CIRCLES_MAX: usize = 10;
+/// The most names of a circle that a message shows.
 const CIRCLE_NAMES_MAX: usize = 20;
 
 impl Jobs {

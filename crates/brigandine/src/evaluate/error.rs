@@ -5,7 +5,7 @@ use crate::os::file::is_full;
 use std::io;
 use std::time::Duration;
 
-/// Why an evaluation gave no jobs.
+/// Why an evaluation has no jobs.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EvaluateError {
     /// The evaluator could not be run.

@@ -291,8 +291,8 @@ async fn run(
     Ok(jobs)
 }
 
-/// The program that runs the evaluator in its sandbox or as its user. There the evaluator sees only its own checkouts
-/// and has a home of its own.
+/// The program that runs the evaluator in its sandbox, or as another user. With either, the evaluator gets a home of
+/// its own; in the sandbox it sees only its own checkouts.
 async fn contained(
     mut command: Command,
     request: &Request,
@@ -337,7 +337,7 @@ impl<'a> Intake<'a> {
         Self { settings, jobs: Jobs::default(), number: 0, bytes: 0 }
     }
 
-    /// Counts output before it is parsed. An error: it is too much.
+    /// Adds to the number of printed bytes, before the bytes are parsed. It is an error if the output is now too long.
     fn count(&mut self, bytes: usize) -> Result<(), EvaluateError> {
         self.bytes += bytes as u64;
         if self.bytes > self.settings.output_bytes_max {

@@ -3,7 +3,8 @@
 use crate::model::{ARGUMENT_BYTES_MAX, is_steering, one_line, script};
 use std::collections::BTreeMap;
 
-/// The most bytes of the name of a job or a package, or of the name of a need in a build, which is a file's name.
+/// The most bytes of the name of a job or a package, and of the name under which a build sees the output of another
+/// job, which is a file's name.
 pub(super) const NAME_BYTES_MAX: usize = 200;
 const SYSTEM_BYTES_MAX: usize = 100;
 /// The most entries in a list of a job.

@@ -8,10 +8,10 @@
 //!      {"error": {"job": name?, "message": text}}
 //! ```
 //!
-//! A derivation is the path of a store, or an object of the `command` backend: `{"command": text
-//! or [program, argument, …], "environment": {…}, "sources": {input: [pattern, …]}, "products":
-//! [pattern, …], "network": true}`. Without `sources` the build sees the whole tree of every input. Keys that are
-//! not listed here are refused, because a misspelt `needs` would make a job without dependencies.
+//! A derivation is the path of a file in a store, or an object of the `command` backend: `{"command": text or
+//! [program, argument, …], "environment": {…}, "sources": {input: [pattern, …]}, "products": [pattern, …],
+//! "network": true}`. If `sources` is missing, the build sees the whole tree of every input. Keys that are not
+//! listed here are refused, because a misspelt `needs` would make a job without dependencies.
 
 use crate::model::{Specification, one_line};
 use serde::{Deserialize, Serialize};

@@ -14,7 +14,8 @@ pub(super) struct Bounds {
     /// room.
     pub(super) streams: usize,
     pub(super) streams_per_client: usize,
-    /// How many requests and streams of one client run at once; its others wait for a turn.
+    /// How many requests and streams of one client run at the same time; the client's other requests and streams wait
+    /// for a turn.
     pub(super) turns_per_client: usize,
     pub(super) answers_bytes: usize,
 }

@@ -1,25 +1,24 @@
 //! What each client holds of the web server: connections, streams, and bytes of answers that are not sent yet.
 //!
-//! A client never has to wait because another client holds more. When a bound is reached, the client that holds most of
-//! what is full loses a connection. If that is the client of the new connection, it loses a waiting or stalled
-//! connection; if it has none, the new connection is refused.
+//! A client never has to wait because another client holds more. When a bound is reached, the client that holds the
+//! largest part of the bounded resource loses a connection. If that is the client of the new connection, it loses a
+//! waiting or stalled connection; if it has none, the new connection is refused.
 //!
 //! | state of a connection | since | left by |
 //! |---|---|---|
 //! | waiting | it was accepted, its last answer was made, or a request's head came | [`Answering::turn`] |
 //! | answering | [`Answering::turn`] | the drop of [`Answering`] |
-//! | leaving | it was chosen to make room | the drop of its [`Permit`]; until then it counts for no client |
+//! | leaving | it was chosen to make room | the drop of its [`Permit`]; until then no sum includes it |
 //!
 //! In each state a connection is also *stalled* while the kernel takes no more bytes for its client (`socket.rs`).
 //!
-//! - CLNT1: each sum equals what its connections hold, without the leaving ones. Every change is made under the one
-//!   lock.
+//! - CLNT1: each sum equals what its connections hold, without the leaving ones. All changes are made under one lock.
 //! - CLNT2: another connection is accepted only while fewer than [`LEAVING_MAX`] connections are leaving.
-//! - CLNT3: to make room, the client that holds most of what is full loses a connection. Waiting and stalled
-//!   connections are chosen before answering ones, and among these the connection that has been in its state for the
-//!   longest time.
-//! - CLNT4: a connection from a trusted proxy counts for the client of its request while the request is answered, and
-//!   otherwise for the proxy. A proxy may have as many connections as the server.
+//! - CLNT3: to make room, the client that holds the largest part of the bounded resource loses a connection. Waiting
+//!   and stalled connections are chosen before answering ones, and among these the connection that has been in its
+//!   state for the longest time.
+//! - CLNT4: while a request from a trusted proxy is answered, its connection is included in the sums of the request's
+//!   client, and otherwise in those of the proxy. A proxy may have as many connections as the server.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -104,7 +103,7 @@ struct Held {
 struct Connection {
     /// The client at the connection's address.
     peer: Client,
-    /// The client for which the connection counts (CLNT4).
+    /// The client whose sums include the connection (CLNT4).
     client: Client,
     held: Sum,
     answering: bool,
@@ -117,7 +116,8 @@ struct Connection {
 }
 
 impl Connection {
-    /// How long the connection has been waiting or stalled; `None`: neither, so ending it would lose an answer.
+    /// How long the connection has been waiting or stalled. `None`: it is neither waiting nor stalled, so ending it
+    /// would lose an answer.
     fn spare(&self, now: Instant) -> Option<Duration> {
         match self.stalled {
             Some(stalled) => Some(now - stalled).filter(|stalled| *stalled >= STALLED),
@@ -133,7 +133,7 @@ impl Connection {
 }
 
 impl State {
-    /// Counts `more` for a connection, unless the connection is leaving.
+    /// Adds `more` to the sums of a connection, of its client and of the server, unless the connection is leaving.
     fn add(&mut self, id: u64, more: Sum, bounds: Bounds) {
         let Some(connection) = self.connections.get_mut(&id).filter(|it| !it.leaving) else {
             return;
@@ -143,7 +143,7 @@ impl State {
         held(&mut self.clients, connection.client, bounds).sum.add(more);
     }
 
-    /// Undoes [`State::add`].
+    /// Subtracts what [`State::add`] added.
     fn take(&mut self, id: u64, less: Sum) {
         let Some(connection) = self.connections.get_mut(&id).filter(|it| !it.leaving) else {
             return;
@@ -167,7 +167,8 @@ impl State {
         self.clients.get(&client).map_or(Sum::default(), |held| held.sum)
     }
 
-    /// The connection to end when a bound is reached (CLNT3). `of` selects the field of the sums that is full.
+    /// The connection to end when a bound is reached (CLNT3). `of` selects the field of the sums that has reached its
+    /// bound.
     fn most(&self, of: impl Fn(&Sum) -> usize) -> Option<(u64, &Connection)> {
         let now = Instant::now();
         let all = self.connections.iter().map(|(id, connection)| (*id, connection));
@@ -183,7 +184,7 @@ impl State {
         spare.max().map(|(_, id)| id)
     }
 
-    /// Tells a connection to end, and stops counting it.
+    /// Tells a connection to end, and removes it from the sums.
     fn end(&mut self, id: u64) {
         let Some(connection) = self.connections.get_mut(&id).filter(|it| !it.leaving) else {
             return;
@@ -195,7 +196,7 @@ impl State {
         self.forget(client, held);
     }
 
-    /// Moves the counts of a connection to another client.
+    /// Moves a connection from the sums of its client to those of another client.
     fn move_to(&mut self, id: u64, client: Client, bounds: Bounds) {
         let Some(connection) = self.connections.get_mut(&id).filter(|it| !it.leaving) else {
             return;
@@ -312,7 +313,7 @@ impl Clients {
     }
 }
 
-/// The permit of one connection. The connection counts until the permit is dropped.
+/// The permit of one connection. The server counts the connection until the permit is dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     clients: Arc<Clients>,
@@ -344,7 +345,7 @@ impl Permit {
         state.connections.get(&self.id).is_some_and(|connection| connection.stalled.is_some())
     }
 
-    /// Counts the connection for `client`, which has sent the head of a request. The body may come later.
+    /// Includes the connection in the sums of `client`, which has sent the head of a request. The body may come later.
     ///
     /// # Errors
     /// The client has as many connections as it may have. This happens only to requests that come through a proxy.
@@ -361,13 +362,14 @@ impl Permit {
         if let Some(connection) = state.connections.get_mut(&self.id) {
             connection.since = Instant::now();
         }
-        // If the connection is leaving, it counts for no client, so the client may have no entry.
+        // If the connection is leaving, no sum includes it, so the client may have no entry.
         let alone = || Arc::new(Semaphore::new(bounds.turns_per_client));
         let turns = state.clients.get(&client).map_or_else(alone, |held| Arc::clone(&held.turns));
         Ok(Answering { permit: Arc::clone(self), turns, streams: false })
     }
 
-    /// Counts bytes of an answer until they are sent. Ends other connections while there are too many bytes.
+    /// Includes bytes of an answer in the sums until they are sent. Ends other connections while there are too many
+    /// bytes.
     pub(super) fn charge(self: &Arc<Self>, bytes: Bytes) -> Bytes {
         let clients = &self.clients;
         let mut state = clients.state();

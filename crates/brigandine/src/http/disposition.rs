@@ -22,7 +22,8 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
 /// `filename*` if the name has other characters.
 pub(super) fn attachment(path: &str) -> HeaderValue {
     let name = path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("product");
-    // Control characters, and marks of text direction, with which `gpj.exe` could be shown as `exe.jpg`.
+    // Control characters are replaced. So are marks of text direction, which could show the name `gpj.exe` as
+    // `exe.jpg`.
     let steers = |c: char| {
         c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

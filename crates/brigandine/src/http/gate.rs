@@ -1,7 +1,7 @@
 //! The checks that a request passes before its route sees it, and the accounting of the answer.
 //!
-//! The order: check the target and the host; find the client for which the request counts; read and drop the body (no
-//! route takes one); wait for the client's turn; call the route. The bytes of the answer count for the client until
+//! The order: check the target and the host; find the client that sent the request; read and drop the body (no route
+//! takes one); wait for the client's turn; call the route. The bytes of the answer are counted for the client until
 //! they are sent.
 
 use std::convert::Infallible;
@@ -136,11 +136,11 @@ async fn drop_body(mut body: Incoming) -> Result<()> {
     Ok(())
 }
 
-/// The body of an answer. Its bytes count for the connection until they are sent.
+/// The body of an answer. Its bytes are counted for the connection until they are sent.
 struct Counted {
     inner: Body,
     permit: Arc<Permit>,
-    /// Held until the body is dropped, because the request counts until then.
+    /// Held until the body is dropped, because the request is being answered until then.
     _answering: Answering,
 }
 

@@ -8,7 +8,7 @@
 //! pass. `hosts` under `[web]` adds names. Without `hosts`:
 //!
 //! - connections over loopback that do not come from a trusted proxy may name any address, and any name without a dot,
-//!   because a stranger cannot own these;
+//!   because the owner of a web page cannot let such a name resolve to this server;
 //! - all other connections may name any host, because their network can reach the server anyway.
 
 use std::net::IpAddr;
@@ -49,7 +49,7 @@ pub(super) fn check(parts: &Parts, hosts: Option<&[String]>, arrival: Arrival) -
     let invalid = || HttpError::BadRequest("the request's `host` is no name of a host".to_owned());
     let authority = Authority::try_from(line.as_bytes()).ok();
     let said = authority.as_ref().and_then(name).ok_or_else(invalid)?;
-    // If the target is absolute, its host counts instead of `Host` (RFC 9112, 3.2.2).
+    // If the target is absolute, its host is checked instead of `Host` (RFC 9112, 3.2.2).
     let said = match parts.uri.authority() {
         Some(authority) => name(authority).ok_or_else(invalid)?,
         None => said,

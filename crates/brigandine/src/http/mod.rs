@@ -1,5 +1,5 @@
-//! HTTP itself: the server, the checks of every request, answers and refusals. This room knows neither the API nor the
-//! pages.
+//! HTTP itself: the server, the checks of every request, answers and refusals. This module knows neither the API nor
+//! the pages.
 
 mod answer;
 mod bounds;

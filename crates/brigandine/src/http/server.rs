@@ -43,7 +43,7 @@ const CLOSE_TIME: Duration = Duration::from_secs(5);
 /// How long a client may take to read an answer that was sent before its whole request had arrived.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
-/// The most refused connections that linger at once; further ones are closed immediately.
+/// The most refused connections that linger at the same time; further ones are closed immediately.
 const REFUSED_MAX: usize = 16;
 
 /// The pause after the process or machine had no room for another connection.
@@ -256,7 +256,7 @@ impl Server {
     }
 }
 
-/// Sends as much of a refusal as the kernel takes, which is all of it unless other bytes wait to be sent.
+/// Sends as much of a refusal as the kernel takes. That is the whole refusal, unless other bytes still wait to be sent.
 fn send(stream: &TcpStream, refusal: &HttpError) {
     use rustix::net::{SendFlags, send};
     // A direct system call, because the runtime does not know yet that a new connection is writable.

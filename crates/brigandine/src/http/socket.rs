@@ -25,7 +25,7 @@ const RATE: u64 = 1024;
 /// The most bytes of the first line of a connection.
 const LINE_BYTES_MAX: usize = 16 * 1024;
 /// How many unsent bytes the kernel holds for a client before it takes no more. Bytes that were sent and not
-/// acknowledged do not count.
+/// acknowledged are not counted.
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 
 /// What the socket and the service report to the task of the connection. The task reads the flags after hyper has

@@ -1,7 +1,8 @@
 //! Answers that continue: followed build logs, events, downloads.
 //!
 //! The task of the connection makes the answer piece by piece, and makes the next piece only when the last one was
-//! sent. So a slow client slows the making and uses no more memory, and the making stops when the connection ends.
+//! sent. So pieces for a slow client are made slowly and use no more memory than others, and none is made after the
+//! connection has ended.
 
 use std::future::Future;
 use std::io;
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use http_body::Frame;
 use tokio::sync::mpsc;
 
-/// Marks an answer as a stream. Fewer streams than connections are allowed at once.
+/// Marks an answer as a stream. The bound on streams is lower than the bound on connections.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Streaming;
 

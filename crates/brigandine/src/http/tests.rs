@@ -155,7 +155,8 @@ async fn when_all_connections_are_taken_the_client_that_has_most_gives_one_up() 
     closed_by_server(&mut first).await;
     let _fourth = served.busy_from(3).await;
     closed_by_server(&mut second).await;
-    // Each client has two. Neither may take a connection of the other, and its own are busy. A client without any may.
+    // Clients 2 and 3 have two busy connections each, so a third one is refused. Client 4 has none, so one of theirs is
+    // ended for it.
     assert_eq!(served.page_from(2).await, 503);
     assert_eq!(served.page_from(3).await, 503);
     assert_eq!(served.page_from(4).await, 200);

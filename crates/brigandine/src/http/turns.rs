@@ -1,8 +1,8 @@
 //! A stream that makes its pieces in turns with the other streams of its client.
 //!
 //! Making a piece may use the processor for a while (the lines of a build log become HTML). The runtime runs ready
-//! tasks in the order in which they became ready, so hundreds of streams that begin at once would delay every other
-//! request.
+//! tasks in the order in which they became ready, so hundreds of streams that begin at the same time would delay every
+//! other request.
 //!
 //! - HTURN1: before each piece, a stream takes one of its client's turns. Without a turn its task is not ready to run.
 //! - HTURN2: with the turn, the stream lets the tasks that are ready run first. It gives the turn back after the piece,

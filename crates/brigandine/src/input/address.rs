@@ -328,7 +328,8 @@ mod tests {
         ] {
             let found = input.submodule(address, &[], &fixture.state).expect(address);
             assert_eq!(found.access, access, "{address}");
-            // A repository that was fetched without rights gives none to its submodules.
+            // A repository that git fetched without the rights of the server's user passes no rights on to its
+            // submodules.
             assert!(found.submodule("/srv/x.git", &[], &fixture.state).is_err(), "{address}");
         }
     }

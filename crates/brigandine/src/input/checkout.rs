@@ -349,7 +349,8 @@ impl Export<'_> {
         let mut command = repositories.command(&repositories.path(origin), origin.access);
         command.args(["config", "--null", "--blob", &format!("{revision}:.gitmodules")]);
         command.args(["--get-regexp", r"^submodule\..*\.(path|url|update)$"]);
-        // git's status is ignored, because git also fails where there is no such file or no such setting.
+        // git's exit status is ignored, because git also fails if the revision has no `.gitmodules` or the file has no
+        // such setting.
         let done = repositories.run("read", &origin.url, command, OUTPUT_MAX).await?;
         Ok(Submodule::read(&done.stdout))
     }
@@ -387,7 +388,7 @@ impl Submodule {
             let (section, name) = key.split_at(dot);
             let names = [&b".path"[..], b".url", b".update"];
             if let Some(place) = names.iter().position(|known| *known == name) {
-                // The last value counts.
+                // If a key occurs several times, its last value applies.
                 sections.entry(section).or_default()[place] = value.get(1..);
             }
         }

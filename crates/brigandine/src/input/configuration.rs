@@ -31,7 +31,7 @@ impl Configuration {
                 || (key.starts_with("url.") && key.ends_with(".insteadof"));
             let filter = key.strip_prefix("filter.").and_then(|rest| rest.rsplit_once('.'));
             if let Some((name, key)) = filter {
-                // The last value of a key counts.
+                // If a key occurs several times, its last value applies.
                 found.filters.insert((name.to_owned(), key.to_owned()), value.to_owned());
             }
         }

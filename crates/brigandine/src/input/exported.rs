@@ -82,8 +82,8 @@ impl ExportedTree {
     /// its sources and must not change those of other builds. Blocks.
     ///
     /// # Errors
-    /// An error of kind `FileTooLarge`: only an export in the form [`Form::Directory`](super::Form::Directory) can give
-    /// these files.
+    /// `FileTooLarge`: these files can be copied only from an export in the form
+    /// [`Form::Directory`](super::Form::Directory).
     pub(crate) fn copy(&self, patterns: &[String], to: &Path) -> io::Result<()> {
         let selected = self.tree.selected(patterns)?;
         let mut last_parent = Path::new("");

@@ -32,8 +32,9 @@ pub(super) const FILES_MAX: usize = 1_000_000;
 pub(super) const PATHS_BYTES_MAX: usize = 256 << 20;
 /// The most bytes of one path; the kernel accepts no longer path.
 pub(super) const PATH_BYTES_MAX: usize = 4096;
-/// The most bytes that are kept of a revision's author and of its subject.
+/// The most bytes that are kept of a revision's author.
 const AUTHOR_BYTES_MAX: usize = 200;
+/// The most bytes that are kept of a revision's subject.
 const SUBJECT_BYTES_MAX: usize = 400;
 
 /// Why a question has no answer, for people.
@@ -59,7 +60,7 @@ fn failed(why: &str) -> ObjectError {
     ObjectError::Failed(why.to_owned())
 }
 
-/// The revision that a reference of the clone, or a full revision, names.
+/// The revision that `name` names. `name` is a reference of the clone, or a full revision.
 pub(super) fn resolve(clone: &Repository, name: &str) -> Result<Resolved, ObjectError> {
     let id = match full(name) {
         Some(id) => id,

@@ -5,8 +5,8 @@
 //! outside of a set. A component `**` stands for any number of components. A pattern that matches a directory matches
 //! everything below it, so `src` and `src/**` select the same files.
 //!
-//! Paths are bytes, which need not be UTF-8. A byte that belongs to no character counts as a character that no pattern
-//! can name: `?`, `*` and `[!…]` match it, other sets do not.
+//! Paths are bytes, which need not be UTF-8. A byte that belongs to no character is treated as a character that no
+//! pattern can name: `?`, `*` and `[!…]` match it, other sets do not.
 
 /// A parsed pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Pattern {
     }
 }
 
-/// Whether a pattern matches a whole text. `first` gives the first item of a text and the item's length. Backtracks
+/// Whether a pattern matches a whole text. `first` returns the first item of a text and the item's length. Backtracks
 /// only to the last `many`, so the time is at most proportional to the product of both lengths.
 fn matches<P: PartialEq, U, I: Copy>(
     pattern: &[P],
@@ -150,8 +150,8 @@ fn first_part<'a>(parts: &[&'a [u8]]) -> Option<(&'a [u8], usize)> {
     parts.first().map(|part| (*part, 1))
 }
 
-/// The first character of a name, and its length in bytes. A byte that belongs to no character counts as U+FFFD, which
-/// no pattern is meant to name.
+/// The first character of a name, and its length in bytes. A byte that belongs to no character is treated as U+FFFD,
+/// which no pattern is meant to name.
 fn first_char(part: &[u8]) -> Option<(char, usize)> {
     // No character has more than four bytes.
     let chunk = part[..part.len().min(4)].utf8_chunks().next()?;

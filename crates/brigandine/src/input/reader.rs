@@ -5,8 +5,8 @@
 //! calls libgit2. When a reader dies, hangs or answers nonsense, only one question fails, and the kernel closes what
 //! the reader had open.
 //!
-//! A question is a line of JSON. An answer is a line of JSON ([`Head`]), followed by the number of bytes that the line
-//! names.
+//! A question is a line of JSON. An answer is a line of JSON ([`Head`]) that contains a number of bytes, followed by
+//! these bytes.
 //!
 //! | a reader is | may be asked | left by |
 //! |---|---|---|
@@ -38,7 +38,7 @@ use tokio::sync::Semaphore;
 const READ: &str = "read-repositories";
 /// The most idle readers that are kept.
 const IDLE_MAX: usize = 2;
-/// The most questions that are asked at once.
+/// The most questions that are asked at the same time.
 const ASKED_MAX: usize = 16;
 /// The most answers of one reader. This bounds what libgit2 keeps open.
 const ANSWERS_MAX: u32 = 1000;
@@ -52,13 +52,13 @@ const HEAD_BYTES_MAX: u64 = 64 * 1024;
 pub(super) struct Question {
     /// The folder of the clone.
     pub(super) clone: OsString,
-    /// How often git has written to the clone (READ2).
+    /// How many times git has written to the clone (READ2).
     pub(super) generation: u64,
     /// The question about the clone.
     pub(super) about: About,
 }
 
-/// See the functions of `objects.rs` with these names.
+/// Each question calls the function of `objects.rs` that has its name.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum About {
     Resolve { name: String },

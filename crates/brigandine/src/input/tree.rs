@@ -46,7 +46,7 @@ const NAME_BYTES_MAX: usize = 255;
 impl Entry {
     /// Makes an entry from git's mode. `None`: the mode or a component of the path is not allowed.
     fn new(path: Vec<u8>, mode: u32, object: String) -> Option<Self> {
-        // As in git, only the kind and the owner's right to execute count.
+        // As in git, only the kind and the owner's right to execute matter.
         let kind = match mode & 0o170_000 {
             0o100_000 if mode & 0o100 == 0 => EntryKind::File,
             0o100_000 => EntryKind::Executable,

@@ -59,7 +59,7 @@ struct Announced {
     open: BTreeSet<u64>,
 }
 
-/// While this exists, logs may begin (LOG4).
+/// An announcement: while it exists, builds or evaluations may begin logs (LOG4).
 #[derive(Debug)]
 #[must_use = "dropped, it has ended"]
 pub(crate) struct Announcement {
@@ -137,7 +137,7 @@ impl Logs {
         let _ = std::fs::remove_file(compressed(&path));
     }
 
-    /// Removes a log by the path that [`LogName::path`] gives. Blocks.
+    /// Removes a log by its path, which [`LogName::path`] returned. Blocks.
     ///
     /// # Errors
     /// The log exists and cannot be removed.
@@ -182,7 +182,7 @@ impl Logs {
         if past { Some(self.open_named(name, "", 0, false, offset).await) } else { None }
     }
 
-    /// Those of the given attempts of a build that have a log.
+    /// Returns those of `attempts`, numbers of attempts of a build, that have a log.
     pub(crate) async fn kept(&self, id: BuildId, attempts: Vec<i64>) -> Vec<i64> {
         let logs = self.clone();
         let kept = move || {

@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 
-/// The most bytes that are read at once.
+/// The most bytes of one read.
 const CHUNK: usize = 64 * 1024;
 
 /// A position in a log.
@@ -73,7 +73,7 @@ impl LogReader {
     ///
     /// # Cancel safety
     /// If the future is dropped while it waits for the writer, nothing is lost. If it is dropped while it reads the
-    /// file, the reader gives no more bytes.
+    /// file, the reader returns no more bytes.
     pub(crate) async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         let limit = match &mut self.live {
             None => u64::MAX,

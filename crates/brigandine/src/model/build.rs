@@ -162,7 +162,7 @@ pub struct Attempt {
     /// How the attempt ended. `Started`: it is running. `Canceled`: a cancel was requested. `Scheduled`: the worker was
     /// lost, and the build was rescheduled.
     pub status: BuildStatus,
-    /// Why the attempt ended so, for people.
+    /// Why the attempt ended with this status, for people.
     pub message: String,
     /// When the attempt started.
     pub started_at: Timestamp,

@@ -91,7 +91,7 @@ impl Counters {
         self.total() - self.scheduled - self.started
     }
 
-    /// The number of jobs whose builds failed. Canceled builds do not count.
+    /// The number of jobs whose builds failed. Canceled builds are not included.
     pub const fn all_failed(&self) -> i64 {
         self.failed + self.failed_dependency + self.failed_other
     }

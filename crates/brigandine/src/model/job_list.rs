@@ -43,8 +43,8 @@ pub struct JobEntry {
     pub network: bool,
 }
 
-/// The jobs of the same list that a job needs, by the names that their outputs have in the build. JSON has a list if
-/// every name is that of the job itself.
+/// The jobs of the same list that a job needs, by the names that their outputs have in the build. In JSON this is a
+/// list if every output has the name of its job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "NeedsText", into = "NeedsText")]
 pub struct Needs(pub BTreeMap<String, String>);

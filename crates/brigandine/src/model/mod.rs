@@ -1,6 +1,6 @@
 //! Plain values of the domain, which all other parts use.
 //!
-//! This room does no I/O. A **specification** has **inputs**; an input at a revision is a **checkout**; an
+//! This module does no I/O. A **specification** has **inputs**; an input at a revision is a **checkout**; an
 //! **evaluation** of checkouts yields **jobs**, each with a **derivation**; a **build** realises a derivation.
 
 mod actions;

@@ -20,8 +20,8 @@ pub fn output_digest(path: &str) -> Option<&str> {
     path.strip_prefix(OUTPUTS)?.strip_prefix('/')
 }
 
-/// The stored path of the file at `path` in the output with this digest: `outputs/DIGEST/PATH`. If `path` is not UTF-8,
-/// `outputs/DIGEST//PATH` with the path percent-encoded; no other stored path has an empty part.
+/// The stored path of the file at `path` in the output with this digest. It is `outputs/DIGEST/PATH`, or, if `path` is
+/// not UTF-8, `outputs/DIGEST//PATH` with the path percent-encoded. No other stored path has an empty part.
 pub fn product_path(digest: &str, path: &Path) -> String {
     match path.to_str() {
         Some(path) => format!("{OUTPUTS}/{digest}/{path}"),

@@ -141,7 +141,7 @@ impl Weather {
     pub const fn of(previous: Option<BuildStatus>, status: BuildStatus) -> Self {
         let before = match previous {
             Some(previous) => previous.is_success(),
-            // The result of a job's first build counts as a change, whatever it is.
+            // The result of a job's first build is a change, whatever it is.
             None => !status.is_success(),
         };
         match (before, status) {

@@ -11,7 +11,8 @@ pub const MESSAGE_BYTES_MAX: usize = 4096;
 /// change the direction of text, are escaped. A longer text is cut, and ends with a mark.
 pub fn one_line(text: &str, bytes_max: usize) -> String {
     let mut line = String::new();
-    // Set at a line end. Line ends at the beginning and at the end of the text have no effect.
+    // `true`: a line end was read after the last character. So line ends at the beginning and at the end of the text
+    // have no effect.
     let mut broken = false;
     for c in text.trim().chars() {
         if matches!(c, '\n' | '\r' | '\u{2028}' | '\u{2029}') {

@@ -112,7 +112,7 @@ pub(super) async fn evaluate(
         Err(Trouble::Failed(..)) => met_full_disk(run).await,
         _ => (Some(run), false),
     };
-    // Only now, because `met_full_disk` must see the room that these files take on the disk.
+    // The files are removed only now, because `met_full_disk` must see the room that they take on the disk.
     drop(scratch);
     if let Err(Trouble::Failed(reason, message)) = &mut done {
         *reason = match *reason {
@@ -204,7 +204,7 @@ async fn end(
     Ok(status)
 }
 
-/// Schedules those builds of an evaluation again whose outputs are missing.
+/// Reschedules those builds of an evaluation whose outputs are missing.
 pub(super) async fn make_again(shared: &Shared, id: EvaluationId) -> Result<(), DatabaseError> {
     let read = move |s: &store::Snapshot| store::outputs_of(s, id);
     let paths = shared.health.read(&shared.database, read).await?;
@@ -316,7 +316,8 @@ async fn evaluate_started(
     *checkout_at = model::now();
     let now = *checkout_at;
     let note = async {
-        // The built-in evaluator ends soon, and the time is stored with its end as well.
+        // For the built-in evaluator this write is not needed: it ends soon, and the write that stores its end stores
+        // the time too.
         if form == Form::Directory {
             let note = move |tx: &store::Transaction| store::note_checkouts(tx, id, now);
             let noted = shared.health.write(&shared.database, note).await;

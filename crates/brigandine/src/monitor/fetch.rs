@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-/// The most fetches of one specification at once.
+/// The most fetches of one specification that run at the same time.
 const FETCHES_OF_ONE: usize = 4;
 
 /// Fetches all inputs in parallel. The error names all inputs that failed, for people.

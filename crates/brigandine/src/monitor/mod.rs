@@ -154,7 +154,7 @@ async fn look_at(
             revision_at: resolved.revision_at,
         })
         .collect();
-    // Dropped once a new evaluation has its log (LOG4 in `log`).
+    // The announcement is dropped once a new evaluation has its log (LOG4 in `log`).
     let coming = shared.logs.announce();
     let begin = move |tx: &store::Transaction| {
         store::note_look(tx, look, "")?;

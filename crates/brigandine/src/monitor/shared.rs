@@ -16,7 +16,7 @@ use tokio::sync::broadcast;
 /// What all monitors share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// A client of the database, in the lane for evaluations.
+    /// The database, with the queue for evaluations.
     pub(crate) database: Database,
     /// Looks wait until this says that there is room.
     pub(crate) health: Health,
@@ -43,9 +43,9 @@ pub(crate) struct Shared {
     pub(crate) scheduled: Scheduled,
     /// Where changes are published.
     pub(crate) events: broadcast::Sender<Event>,
-    /// Turns of fetches.
+    /// Bounds how many fetches run at the same time.
     pub(crate) fetches: Arc<Turns>,
-    /// Turns of evaluations.
+    /// Bounds how many evaluations run at the same time.
     pub(crate) evaluations: Turns,
 }
 

@@ -1,4 +1,4 @@
-//! Turns: how many fetches or evaluators run at once, without slow ones blocking the others.
+//! Turns: how many fetches or evaluators run at the same time, without slow ones blocking the others.
 //!
 //! A few tasks at a time hold a turn. After [`HOLD`] a task gives its turn to the next one and goes on without it. So a
 //! silent host, or an evaluator that sleeps, delays the others by a moment and not by its whole time limit. A second
@@ -21,7 +21,7 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    /// `turns` tasks hold a turn at once, and `all` tasks run altogether.
+    /// At most `turns` tasks hold a turn at the same time, and at most `all` tasks run.
     pub(crate) fn new(turns: usize, all: usize) -> Self {
         Self { turns: Semaphore::new(turns), all: Semaphore::new(all) }
     }

@@ -34,8 +34,8 @@ pub(crate) fn few_arenas() {
     let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
 }
 
-/// Makes the kernel accept no more data for a connection while `bytes` bytes are unsent (TCP_NOTSENT_LOWAT). Bytes on
-/// the wire do not count, so a client that reads is not slowed down.
+/// Makes the kernel accept no more data for a connection while `bytes` bytes are unsent (TCP_NOTSENT_LOWAT). Bytes that
+/// were sent and not acknowledged are not counted, so a client that reads is not slowed down.
 pub(crate) fn bound_unsent(socket: impl AsFd, bytes: u32) -> io::Result<()> {
     let (value, length) = ((&raw const bytes).cast(), size_of::<u32>() as libc::socklen_t);
     let fd = socket.as_fd().as_raw_fd();

@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// Opens a regular file for reading.
 ///
-/// Anything else is refused at once: opening a pipe waits for its writer, and a device may have no end.
+/// Anything else is refused immediately: opening a pipe waits for its writer, and a device may have no end.
 ///
 /// # Errors
 /// The file cannot be opened, or it is no regular file.

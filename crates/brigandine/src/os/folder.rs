@@ -82,8 +82,8 @@ impl Trail {
         true
     }
 
-    /// Goes down from the top along `levels` while the folders are the same ones, and forgets the levels below the last
-    /// such folder.
+    /// Opens the folders in `levels` again, from the top down, until one of them is missing or is another folder than
+    /// before. Forgets that level and all levels below it.
     fn go_again(&mut self) {
         let mut reached = 1;
         if let Ok(top) = open_at(&self.root, c".") {

@@ -1,6 +1,5 @@
-//! Isolation of a build, in two ways. bubblewrap gives the build namespaces of its own in which, of the machine's
-//! files, only the system's programs are visible, read-only. A build user gives it an identity without the server's
-//! rights.
+//! Isolation of a build, in two ways. bubblewrap gives the build namespaces of its own, in which it sees no files of
+//! the machine except the system's programs, read-only. A build user gives it an identity without the server's rights.
 
 use super::process::{self, Program, Shown, Supervisors, User};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -15,8 +14,8 @@ use std::time::Duration;
 /// How untrusted programs run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Sandbox {
-    /// The file of bubblewrap, in which the programs run. `None`: they run without it, in a clean directory with a
-    /// clean environment.
+    /// The file of the program bubblewrap, which runs the programs. `None`: they run without it, in a clean directory
+    /// with a clean environment.
     pub(crate) bubblewrap: Option<PathBuf>,
     /// The user that the programs run as; `None`: the server's user.
     pub(crate) user: Option<User>,

@@ -151,7 +151,8 @@ impl Outputs {
         tree::sync_tree(out, files)?;
         match self.place(out, target, files) {
             Ok(()) => {
-                // Only after the rename: a read-only folder cannot be moved to another parent.
+                // The mode is changed only after the rename, because a read-only folder cannot be moved to another
+                // parent.
                 of(target, fs::set_permissions(target, fs::Permissions::from_mode(0o555)))?;
                 tree::sync_folder(target)?;
                 Ok(tree::sync_folder(&self.directory)?)
@@ -208,7 +209,7 @@ impl Outputs {
         remove_all(&aside)
     }
 
-    /// Whether the output exists that the database names by this path. `true` for a path that names no output.
+    /// Whether the output with this stored path exists. `true` if the path names no output in the state directory.
     pub(crate) fn has(&self, path: &str) -> bool {
         output_digest(path).is_none_or(|digest| self.path(digest).is_some())
     }
@@ -242,8 +243,8 @@ impl Outputs {
         is_digest(digest) && digest != self.empty
     }
 
-    /// Begins to remove an output that no row may name. `None`: it is held or being removed already, or may never be
-    /// removed.
+    /// Begins to remove an output. The caller then checks that no row names it. `None`: it is held or being removed
+    /// already, or may never be removed.
     pub(crate) fn begin_removal(&self, digest: &str) -> Option<Removal> {
         let mut uses = self.uses.lock();
         if !self.may_go(digest) || uses.contains_key(digest) {
@@ -266,7 +267,7 @@ fn is_digest(name: &str) -> bool {
 pub(crate) struct Kept {
     /// The digest of the build's output, which is the output's name.
     pub(crate) digest: String,
-    /// Files to download.
+    /// The products: files that pages offer for download.
     pub(crate) products: Vec<NewProduct>,
     /// Keeps the output until the build's row is stored; `None` for the empty output.
     pub(crate) hold: Option<Hold>,

@@ -1,10 +1,10 @@
 //! Selects the files of a build that are its products.
 //!
 //! A pattern selects files of the build directory, which are moved to the output, and files that are already in the
-//! output. A link counts as the file to which it leads, if that is the build's own. For a link in the build directory,
-//! the file is copied to the output; for a link in the output, the file is offered under the link's name. A link that
-//! leads elsewhere could show any file of the machine, so it is left out, and the build log says so. If a pattern
-//! selects only such links, or nothing, the build fails.
+//! output. A link stands for the file to which it leads, if that file belongs to the build. For a link in the build
+//! directory, the file is copied to the output; for a link in the output, the file is offered under the link's name. A
+//! link that leads elsewhere could show any file of the machine, so it is left out, and the build log says so. If a
+//! pattern selects only such links, or nothing, the build fails.
 
 use super::tree::{DEPTH_MAX, FILES_MAX, NotKept};
 use crate::input::Pattern;

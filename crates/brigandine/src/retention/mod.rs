@@ -9,8 +9,8 @@
 //! `store/pruning/` decides what may be deleted, and explains why the rest is consistent at each moment. This file cuts
 //! the work into short writes, in a lane of low priority.
 //!
-//! - RET1: a slice deletes at most the rows, and takes at most the time, of its [`Pace`]. In a server, slices are short
-//!   and in a lane of low priority: a slice runs when no other call waits, and otherwise once in nine batches. A
+//! - RET1: the [`Pace`] of a slice bounds the rows that it deletes and the time that it takes. In a server, slices are
+//!   short and in a lane of low priority: a slice runs when no other call waits, and otherwise once in nine batches. A
 //!   command that writes alone makes longer slices.
 //! - RET2: an output is a folder that several builds may share. It is deleted when no build names it, and when no hold
 //!   keeps it for a result that is still to be stored: see [`Outputs::begin_removal`].
@@ -43,7 +43,8 @@ pub(crate) struct Pace {
 impl Pace {
     /// For a server: other writers should not notice the slices.
     pub(crate) const SHARED: Self = Self { rows: 500, time: Duration::from_millis(5) };
-    /// For a command. Little else writes beside it, so pages that many builds share are written and synced only once.
+    /// For a command. Few other writes wait meanwhile, so slices may be long. A long slice writes and syncs a page of
+    /// the database only once, even if the page has rows of many builds.
     pub(crate) const ALONE: Self = Self { rows: 20_000, time: Duration::from_millis(100) };
 }
 
@@ -55,7 +56,7 @@ const DUE_FILES: usize = 10_000;
 const PAGE: u32 = 2_000;
 /// The most files that one read returns.
 const FILES: u32 = 200;
-/// The most strays that one read returns.
+/// The most strays (builds without a job) that one read returns.
 const STRAYS: u32 = 1_000;
 
 /// Deletes evaluations that are not kept.

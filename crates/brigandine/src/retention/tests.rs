@@ -134,7 +134,8 @@ fn drawn(dice: &mut Dice) -> String {
                        VALUES ({build}, 'file', 'n', 'p', 1, '');"
                 );
             }
-            // A need is a known build of this evaluation, or of no evaluation, which no evaluator would print.
+            // A need is a known build: one of this evaluation, or of another one, although no real evaluator prints
+            // such a need.
             for _ in 0..dice.roll(3) {
                 if let Some(need) = known.get(dice.roll(known.len().max(1))) {
                     let _ = write!(
@@ -202,7 +203,7 @@ async fn what_need_not_be_kept_goes_and_the_rest_stays_as_it_was() {
         assert_eq!(pruned.evaluations, promised, "seed {seed}: as the dry run said");
         let after = ["job", "checkout"].map(|name| table(name, "evaluation_id", &kept));
         assert_eq!(after, before, "seed {seed}");
-        // A build without a job is needed by another build. No build that a job or a need names was deleted.
+        // Each build that has no job is needed by another build. No build that a job or a need names was deleted.
         let idle = "SELECT id FROM build AS b
              WHERE NOT EXISTS (SELECT 1 FROM job WHERE build_id = b.id)
              AND NOT EXISTS (SELECT 1 FROM dependency WHERE needs_id = b.id)";
@@ -263,7 +264,7 @@ async fn no_slice_asks_for_more_rows_than_it_may_and_any_number_of_slices_ends()
         place.check();
         assert!(slices < 200, "no slice may do nothing: {} builds are left", builds.len());
     }
-    // Each row may add a file to delete or change a count; one more change for the counters.
+    // For each deleted row, the slice may also note a file or change a count. The last change is that of the counters.
     assert!(most <= 2 * ROWS as i64 + 1, "a slice changed {most} rows");
     assert!(slices > 1200 / ROWS, "{slices} slices");
     assert_eq!(place.rows("SELECT count(*) FROM leftover"), ["Integer(600)"]);

@@ -93,7 +93,7 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
     Served { state, logs, events, closing, busy, address, server }
 }
 
-/// An entry of each kind.
+/// One unused part of each kind.
 fn unused() -> watch::Receiver<Vec<Unused>> {
     let one = |file: &str, what| Unused { file: file.to_owned(), what };
     let differs = UnusedPart::Differs {

@@ -1,4 +1,5 @@
-//! The database handle of the server: Lockkeeper's handle, with the client in whose lane its calls wait.
+//! The database handle of the server: Lockkeeper's handle together with a client. Each client has a lane, which is a
+//! queue of its own for the calls that wait.
 
 pub use lockkeeper::{Error as DatabaseError, Snapshot, Transaction};
 use rusqlite::config::DbConfig;
@@ -6,7 +7,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::time::Duration;
 
-/// A database handle for one part of the server. Clones share the part's lane.
+/// A database handle for one part of the server. The calls of all its clones wait in the same lane.
 #[derive(Debug, Clone)]
 pub struct Database {
     whole: lockkeeper::Database,
@@ -39,12 +40,12 @@ impl Database {
         Ok(Self { whole, client })
     }
 
-    /// The same database in a lane of its own.
+    /// The same database, with a new lane.
     pub fn client(&self, name: &str) -> Self {
         Self { whole: self.whole.clone(), client: self.whole.client(name) }
     }
 
-    /// The same database in a lane of its own, for work that yields to all other lanes.
+    /// The same database, with a new lane for work that lets the calls of all other lanes go first.
     pub(crate) fn background(&self, name: &str) -> Self {
         let client = self.whole.client(name);
         client.set_priority(lockkeeper::Priority::Low);

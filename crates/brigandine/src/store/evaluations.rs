@@ -71,8 +71,8 @@ pub(crate) fn evaluation_states(
     })
 }
 
-/// A page of a specification's evaluations, newest first. With `after`: the evaluations above it that are nearest to
-/// it; otherwise with `before`: those below it; with neither: the newest.
+/// A page of a specification's evaluations, newest first. With `after`: the evaluations with the next higher numbers;
+/// otherwise with `before`: those with the next lower numbers; with neither: the newest.
 pub(crate) fn evaluation_page(
     s: &Snapshot,
     specification: &str,

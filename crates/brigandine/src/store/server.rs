@@ -66,8 +66,8 @@ impl OpenError {
 
 /// How long a call of a command waits while another program has the database locked.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a call of a server waits for the same. Afterwards the server shows on its pages that it waits, and repeats
-/// the call.
+/// How long a call of a server waits while another program has the database locked. Afterwards the server shows on its
+/// pages that it waits, and repeats the call.
 const SERVER_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens the database of a state directory for the server that has locked the directory. A missing file is created. An
@@ -165,7 +165,7 @@ fn has_results(state: &Path) -> bool {
         let found = std::fs::read_dir(folder);
         found.is_ok_and(|found| found.flatten().any(|entry| is(&entry)))
     };
-    // An empty folder does not count: the output with the digest of nothing is there from the beginning.
+    // An empty folder is no result: it may be the empty output, which exists from the beginning.
     let is_output = |entry: &std::fs::DirEntry| {
         std::fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_some())
     };
@@ -181,7 +181,7 @@ async fn version(database: &Database, path: &Path) -> Result<usize, OpenError> {
     schema::judge(marks).map_err(|error| OpenError::Schema(path.to_owned(), error))
 }
 
-/// Copies an older file to a new file beside it, and returns the path of the copy.
+/// Copies a database file of an older version to a new file beside it, and returns the path of the copy.
 async fn copy(
     database: &Database,
     path: &Path,

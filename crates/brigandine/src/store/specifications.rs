@@ -70,7 +70,7 @@ const INSERT: &str = "INSERT INTO specification (name, definition, created_at, r
     looked_at, look_error, look_failures, next_look_at, look_wanted_at, look_answered_at, evaluation_id)
     VALUES (?1, ?2, ?3, 0, 0, '', 0, 0, 0, 0, NULL)";
 
-/// Stores a specification in a new file, which has no specification of this name.
+/// Stores a specification in a new database that has no specification of this name.
 pub(super) fn insert(
     conn: &impl Queryable,
     specification: &Specification,
@@ -174,7 +174,7 @@ pub(crate) fn want_look(
     name: &str,
     now: Timestamp,
 ) -> rusqlite::Result<Option<SpecificationId>> {
-    // At least one more than the last request, so that two requests in one second differ.
+    // The time is at least one second after that of the last request, so that two requests never have the same time.
     let sql = "UPDATE specification SET look_wanted_at = max(?2, look_wanted_at + 1)
          WHERE name = ?1 AND removed_at = 0 RETURNING id";
     tx.value(sql, params![name, now])

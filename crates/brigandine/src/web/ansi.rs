@@ -126,7 +126,7 @@ impl Lines {
     fn take(&mut self, c: char, html: &mut String) {
         if c == '\n' {
             self.sequence = Sequence::Text; // ANSI2
-            // If the line was broken just here, its line end makes no further line.
+            // If the line was broken exactly before its line end, the line end adds no empty line.
             if !(self.cells.is_empty() && self.broken) {
                 self.line(html);
             }
@@ -161,7 +161,7 @@ impl Lines {
                     }
                     Sequence::Control(body)
                 }
-                // A terminal obeys control characters even here. Other characters that no sequence has end the
+                // A terminal obeys control characters even here. Other characters that cannot be in a sequence end the
                 // sequence.
                 c if c.is_control() => {
                     self.write(c, html);

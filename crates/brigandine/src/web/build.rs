@@ -52,8 +52,9 @@ struct LogView {
     from: u64,
     /// The complete lines, and then the unfinished line.
     html: String,
-    /// Whether the page follows the log, and from which offset (`None`: the server sends the end of the log).
+    /// Whether the page follows the log.
     live: bool,
+    /// The offset from which the page follows the log; `None`: the server sends the end of the log.
     resume: Option<u64>,
     /// A sentence that is shown instead of a log.
     note: &'static str,

@@ -25,8 +25,8 @@ struct Page {
     evaluator: String,
     interval: String,
     evaluations: Vec<EvaluationRow>,
-    /// The borders of the neighbouring pages: one has the evaluations above `newer`, the other those below `older`.
-    /// `None`: there is no such page.
+    /// Where the neighbouring pages begin: one has the evaluations with numbers above `newer`, the other those with
+    /// numbers below `older`. `None`: there is no such page.
     newer: Option<EvaluationId>,
     older: Option<EvaluationId>,
 }
@@ -48,7 +48,7 @@ async fn make(context: &Context, name: &str, query: &Query) -> Result<Response> 
         .read_few(move |s| {
             let Some(state) = store::specification(s, &wanted)? else { return Ok(None) };
             let mut rows = store::evaluation_page(s, &wanted, before, after, ROWS)?;
-            // Fewer rows than fit are newer than the border, so the newest page shows all of them.
+            // If fewer evaluations are newer than `after` than fit on a page, they are all on the newest page.
             if after.is_some() && rows.len() < ROWS as usize {
                 rows = store::evaluation_page(s, &wanted, None, None, ROWS)?;
             }

@@ -22,7 +22,8 @@ const BUILDS: u32 = 8;
 #[template(path = "overview.html")]
 struct Page {
     layout: Layout,
-    /// What the server does not use of files that do not belong to a single specification.
+    /// Sentences about parts of specification files that the server does not use, and that belong to no single
+    /// specification.
     unused: Vec<String>,
     specifications: Vec<Row>,
     running: Vec<BuildRow>,

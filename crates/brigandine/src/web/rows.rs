@@ -21,7 +21,7 @@ pub(super) struct SpecificationRow {
     pub(super) name: String,
     pub(super) description: String,
     pub(super) enabled: bool,
-    /// What its file contains and the server does not use, as sentences.
+    /// Sentences about what its file contains and the server does not use.
     pub(super) unused: Vec<String>,
     /// The older evaluation to whose revisions the inputs have returned; `None`: they have not.
     pub(super) set_back_to: Option<EvaluationId>,
@@ -52,8 +52,8 @@ impl SpecificationRow {
     }
 }
 
-/// What the server does not use of specification files, as sentences: of the file of `specification`, or, for `None`,
-/// of files that belong to no single specification.
+/// Sentences about the parts of specification files that the server does not use: the parts that belong to
+/// `specification`, or, if it is `None`, those that belong to no single specification.
 pub(super) fn of_file(unused: &[model::Unused], specification: Option<&str>) -> Vec<String> {
     let of = unused.iter().filter(|unused| unused.specification() == specification);
     of.map(model::Unused::sentences).collect()

@@ -15,7 +15,7 @@ pub(super) struct Tail {
     pub(super) from: u64,
     /// The complete lines.
     pub(super) html: String,
-    /// The lines' state, which has the unfinished line.
+    /// What turns further bytes into lines. It has the unfinished line.
     pub(super) lines: Lines,
     /// The reader, positioned behind the last byte that was read.
     pub(super) reader: LogReader,

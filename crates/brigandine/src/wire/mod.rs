@@ -1,6 +1,6 @@
 //! JSON as clients of Cuirass and Hydra know it, with a file per resource. The fields have Cuirass's order.
 //!
-//! This room decides the names of the fields; `api/` decides the addresses. `command/` prints the same JSON.
+//! This module decides the names of the fields; `api/` decides the addresses. `command/` prints the same JSON.
 
 mod build;
 mod evaluation;

@@ -1,4 +1,4 @@
-//! The map of the source tree, checked so that it does not rot.
+//! Checks rules about the source tree, so that they stay true.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ fn sources(below: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The lines of a file that are code, up to its tests.
+/// The lines of code of a file, without comments and without its tests.
 fn code(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
         .take_while(|line| !line.starts_with("#[cfg(test)]"))
@@ -31,7 +31,7 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn every_process_is_started_in_one_place() {
     for (path, text) in sources("src") {
-        // Commands that set up a sample repository before there is a server may be simpler.
+        // Commands that set up a sample repository, without a server, may start processes directly.
         let tool = path.components().any(|p| p.as_os_str() == "command");
         let starts = ["os/process/fork_server.rs", "os/process/supervisor.rs"];
         if tool || starts.iter().any(|file| path.ends_with(file)) {

@@ -1,6 +1,6 @@
-//! Whole-server tests: the real program, real git repositories, real processes.
+//! Tests of the whole server: the real program, real git repositories, real processes.
 //!
-//! A test waits for what a process says or for its end, never for time; every wait has a limit.
+//! A test waits until a process prints something or ends, and never just for some time. Every wait has a time limit.
 
 mod command;
 mod engine;

@@ -1,4 +1,4 @@
-//! tokio-rusqlite, deadpool-sqlite and r2d2_sqlite, which link rusqlite 0.40's SQLite.
+//! tokio-rusqlite, deadpool-sqlite and r2d2_sqlite, which link the SQLite of rusqlite 0.40.
 
 #[path = "../../statements.rs"]
 mod statements;
@@ -26,7 +26,7 @@ fn run(job: &Job) -> Outcome<Figures> {
     }
 }
 
-/// One thread, one connection.
+/// One thread with one connection.
 #[derive(Clone)]
 struct TokioRusqlite(tokio_rusqlite::Connection);
 
@@ -47,7 +47,7 @@ impl Connections for TokioRusqlite {
     }
 }
 
-/// The default size, twice the cores; `interact`.
+/// A pool of the default size, which is twice the number of cores. Calls use `interact`.
 #[derive(Clone)]
 struct Deadpool(deadpool_sqlite::Pool);
 
@@ -84,7 +84,7 @@ impl Connections for Deadpool {
     }
 }
 
-/// The default size of ten; blocking, so in `spawn_blocking`.
+/// A pool of the default size, which is ten. Its calls block, so they run in `spawn_blocking`.
 #[derive(Clone)]
 struct R2d2(r2d2::Pool<SqliteConnectionManager>);
 

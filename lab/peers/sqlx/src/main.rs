@@ -1,4 +1,4 @@
-//! sqlx, which links a SQLite of its own.
+//! sqlx, which links its own SQLite.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ fn main() {
 fn run(job: &Job) -> Outcome<Figures> {
     let version = std::sync::Arc::new(std::sync::OnceLock::new());
     let connections = match job.peer.as_str() {
-        // The default size.
+        // The default size of the pool.
         "sqlx" => 10,
         "sqlx-1" => 1,
         peer => return Err(format!("there is no peer `{peer}` in this binary")),

@@ -1,7 +1,7 @@
-//! tinystore: a store with one writer per file, whose writes share a commit, each in a savepoint of its own.
+//! tinystore: a store with one writer per file. Several writes share a commit, each in a savepoint of its own.
 //!
-//! Used through its async API as its documentation shows. It has one kind of transaction over several statements, `tx`,
-//! which holds the writer; so the page is read in one.
+//! The calls use its async API as its documentation shows. Its only kind of transaction over several statements is
+//! `tx`, which holds the writer; so the page is read in such a transaction.
 
 use std::time::{Duration, Instant};
 
@@ -21,11 +21,11 @@ fn main() {
 #[derive(Clone)]
 struct Tinystore {
     db: Database,
-    /// Closes when it is dropped.
+    /// Dropping this closes the store.
     _store: Store,
 }
 
-/// The file is `DIR/sql/NAME.db`, as a store lays it out.
+/// The file is `DIR/sql/NAME.db`, where a store expects it.
 fn open(job: &Job) -> Outcome<Tinystore> {
     if job.peer != "tinystore" {
         return Err(format!("there is no peer `{}` in this binary", job.peer));

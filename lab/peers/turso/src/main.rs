@@ -1,8 +1,8 @@
-//! turso: SQLite's format and SQL written anew in Rust, which runs in the task that asks.
+//! turso: SQLite's file format and SQL, implemented anew in Rust. Its code runs in the calling task.
 //!
-//! Set up as its documentation shows: a connection for each call in flight, statements prepared with
-//! `prepare_cached`. By default one connection writes at a time, so writes wait for their turn in the program, not
-//! in sleeps of a busy handler. With MVCC they run in `BEGIN CONCURRENT` and are tried again after a conflict.
+//! The peer is set up as turso's documentation shows: a connection for each call in flight, and statements prepared
+//! with `prepare_cached`. By default one connection writes at a time, so writes wait for a mutex of the peer, and not
+//! in the sleeps of a busy handler. With MVCC, writes run in `BEGIN CONCURRENT` and are repeated after a conflict.
 
 use std::future::Future;
 use std::path::Path;
@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use measure::{Figures, Job, Outcome, Page, Peer, Synchronous, person, sql};
 use turso::{Builder, Connection, Database, Error, Row};
 
-/// A conflict is met again at most so often.
+/// The most tries of a transaction that conflicts with others.
 const TRIES: u32 = 1000;
-/// What the pools' connections wait for the write lock.
+/// How long a connection waits for the write lock.
 const BUSY: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
@@ -47,7 +47,7 @@ fn run(job: &Job) -> Outcome<Figures> {
     Ok(figures)
 }
 
-/// Leaves MVCC, so that SQLite can read the file.
+/// Switches MVCC off, so that SQLite can read the file.
 fn to_sqlite(file: &str) -> Outcome<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -72,7 +72,7 @@ struct Shared {
     synchronous: Synchronous,
     mvcc: bool,
     idle: Mutex<Vec<Connection>>,
-    /// Held while writing, without MVCC.
+    /// Held during a write, unless MVCC is on.
     writer: tokio::sync::Mutex<()>,
 }
 
@@ -112,7 +112,7 @@ impl Turso {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
     }
 
-    /// Reads on some connection. One whose call failed is not used again.
+    /// Reads on some connection. A connection whose call failed is not used again.
     async fn read<T, F>(&self, call: impl FnOnce(Connection) -> F + Send) -> Outcome<T>
     where
         F: Future<Output = Result<T, Error>> + Send,
@@ -123,7 +123,7 @@ impl Turso {
         Ok(answer)
     }
 
-    /// Runs a transaction, several times if need be.
+    /// Runs a transaction. With MVCC, repeats it after a conflict.
     async fn write<T, F>(&self, mut call: impl FnMut(Connection) -> F + Send) -> Outcome<T>
     where
         T: Send,
@@ -175,7 +175,7 @@ async fn cached(conn: &Connection, sql: &str) -> Result<(), Error> {
     conn.prepare_cached(sql).await?.execute(()).await.map(drop)
 }
 
-/// As turso's example of concurrent writes has it.
+/// The condition in turso's example of concurrent writes.
 fn is_conflict(error: &Error) -> bool {
     match error {
         Error::Busy(_) | Error::BusySnapshot(_) => true,
@@ -199,7 +199,7 @@ impl Peer for Turso {
         if self.0.mvcc {
             return self.write(|conn| insert(conn, name.clone())).await;
         }
-        // One statement is a transaction by itself.
+        // A single statement is a transaction by itself.
         let _turn = self.0.writer.lock().await;
         self.read(|conn| insert(conn, name)).await
     }

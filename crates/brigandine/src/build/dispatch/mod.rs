@@ -9,7 +9,8 @@ use crate::outputs::Hold;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// One attempt of a build, with everything that is needed to run it on any machine. It has no path of the server.
+/// One attempt of a build, with everything that is needed to run it on any machine. It contains no paths of the
+/// server's machine.
 #[derive(Debug, Clone)]
 pub(crate) struct BuildJob {
     /// The build.
@@ -31,15 +32,15 @@ pub(crate) struct BuildJob {
 pub(crate) struct Outcome {
     /// A finished status.
     pub(crate) status: BuildStatus,
-    /// Why the attempt ended so, for people; may be empty.
+    /// Why the attempt ended with this status, for people; may be empty.
     pub(crate) message: String,
     /// The name and the digest of each output.
     pub(crate) outputs: Vec<(String, String)>,
-    /// Files to download, with paths relative to the state directory.
+    /// The products: files that pages offer for download. Their paths are relative to the state directory.
     pub(crate) products: Vec<NewProduct>,
     /// Keeps the outputs until this outcome is stored; `None`: there is nothing to keep.
     pub(crate) hold: Option<Hold>,
-    /// Digests of outputs that the build needs and that are missing. They are built again, and then this build is.
+    /// Digests of outputs that the build needs and that are missing. They must be built again before this build.
     pub(crate) gone: Vec<String>,
     /// Notes for the build log.
     pub(crate) notes: Vec<String>,
@@ -66,7 +67,8 @@ impl Outcome {
     }
 }
 
-/// The worker failed, not the build. So the build is started again. The text says what happened.
+/// The worker failed, not the build. So the build is started again, unless it was lost too often. The text says what
+/// happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lost(pub(crate) String);
 
@@ -89,10 +91,10 @@ pub(crate) enum Progress {
 
 /// Hands jobs to executors, which may be on other machines.
 ///
-/// For every job that it takes, it reports exactly one [`Progress::Ended`] on the channel with which it was made, and
-/// at most one [`Progress::Started`] before that.
+/// For every job, a dispatcher sends exactly one [`Progress::Ended`], and before that at most one
+/// [`Progress::Started`], to the channel that it got when it was made.
 pub(crate) trait Dispatcher: Send + Sync + 'static {
-    /// Takes a job. Returns at once.
+    /// Takes a job, and does not wait until it runs.
     fn offer(&self, job: BuildJob, log: LogWriter);
 
     /// Asks an attempt to end. The attempt ends as canceled, unless it has just ended. Unknown attempts are ignored.

@@ -8,10 +8,10 @@
 //!                       tmp/      TMPDIR and HOME
 //! ```
 //!
-//! The process ends by itself, at the wall-clock limit, at the silence limit, on a cancel, or at a limit of
-//! `os/process/limits.rs`, whichever is first. The last one kills all its descendants at once; the three before it ask
-//! them to end (TERM) and kill them after a grace. No descendant is alive when the outputs are taken over
-//! (`os/process/`, PROC2).
+//! The process ends by itself, or it is ended: by a cancel, by the limit on its time, by the limit on its silence, or
+//! by a limit of `os/process/limits.rs`. Such a limit kills the process and all its descendants immediately. In the
+//! other three cases they get SIGTERM, and after a grace period SIGKILL. No descendant is alive when the outputs are
+//! taken over (`os/process/`, PROC2).
 
 use super::directory::Directory;
 use super::watch::{Watch, drain, keep_last};
@@ -98,7 +98,7 @@ impl LocalExecutor {
         Arc::clone(&self.outputs)
     }
 
-    /// The sources of a job, exported.
+    /// Exports the sources of a job.
     async fn sources(
         &self,
         job: &BuildJob,
@@ -155,7 +155,8 @@ impl LocalExecutor {
             };
             match blocking(prepare).await? {
                 Ok(directory) => return Ok(Ok(directory)),
-                // Tried once in the other form, because a directory holds files of any size.
+                // A file is too large to be read from the clone. In a directory files may have any size, so one more
+                // try asks for a directory.
                 Err(error) if error.kind() == FileTooLarge && form == Form::Any => {
                     form = Form::Directory;
                 }
@@ -169,7 +170,7 @@ impl LocalExecutor {
         }
     }
 
-    /// The search path of a job's commands, and how to change it, for people.
+    /// A text for people: the search path of a job's commands, and how to change it.
     fn searched(&self, job: &BuildJob) -> String {
         let own = job.definition.environment.get("PATH");
         let path = model::one_line(own.unwrap_or(&self.path), 500);
@@ -231,7 +232,7 @@ impl LocalExecutor {
         Ok(program)
     }
 
-    /// The program's file on the search path of builds. A `PATH` of the job's own does not count here.
+    /// The program's file on the search path of builds. The job's own `PATH` is ignored here.
     fn find(&self, program: &str, directory: &Path) -> PathBuf {
         if program.contains('/') {
             return directory.join(program);
@@ -286,7 +287,7 @@ impl Executor for LocalExecutor {
                 let kept = outputs.collect(&build, &out, &job.definition.products);
                 return kept_or_not(kept).inspect_err(|_| begun.note_full());
             }
-            // Before the directory is removed, because its files may be what fills the disk.
+            // Checked before the directory is removed, because the files in it may be what fills the disk.
             if begun.met_full_disk() {
                 let how = process::describe(status);
                 return Err(Lost(format!("the disk was full while it ran ({how})")));
@@ -431,7 +432,7 @@ impl LocalExecutor {
     /// The end of a job that was not told to end. `last` is its last output.
     async fn by_itself(&self, job: &BuildJob, log: &mut LogWriter, end: End, last: &[u8]) -> Ended {
         let code = end.status().code();
-        // The text and the status of bubblewrap if the program does not exist.
+        // The text that bubblewrap prints if the program does not exist. Its exit status is then 1.
         let missing = format!("bwrap: execvp {}: No such file or directory\n", program_of(job));
         let sandboxed = self.allowed.sandbox.bubblewrap.is_some();
         let message = if let Some(limit) = end.limit {

@@ -5,7 +5,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-/// How often a git command is run before the demo gives up, if Ctrl-C kills git. git leaves the demo's process group
+/// The most times that a git command is run. It is run again if Ctrl-C kills git: git leaves the demo's process group
 /// only after the fork, so a signal to the group may reach git before that.
 const GIT_TRIES: usize = 8;
 
@@ -37,7 +37,7 @@ impl Sample {
         let sample = Self(path);
         std::fs::create_dir_all(&sample.0).map_err(|error| file_failed(&sample.0, &error))?;
         sample.git(&["init", "--quiet", "--initial-branch=main"])?;
-        // The visitor is invited to commit to the repository, and may not have configured a name.
+        // The visitor is invited to commit to the repository, and may not have told git a name.
         for (key, value) in [
             ("user.name", "Brigandine demo"),
             ("user.email", "demo@localhost"),
@@ -101,7 +101,8 @@ impl Sample {
             .env_remove("GIT_WORK_TREE")
             .env_remove("GIT_INDEX_FILE")
             .stdin(Stdio::null())
-            // Ctrl-C reaches only the demo, which ends once its repository is complete.
+            // git gets a process group of its own, so that Ctrl-C reaches only the demo, which ends once its repository
+            // is complete.
             .process_group(0)
             .output()
     }

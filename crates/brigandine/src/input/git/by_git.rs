@@ -9,7 +9,7 @@ use crate::input::reader::About;
 use crate::os::process::CaptureError;
 use std::path::Path;
 
-/// The configuration of a repository that uses the objects of such a clone.
+/// The configuration of a repository that uses the objects of a clone whose objects are named by SHA-256.
 pub(super) const CONFIGURATION: &str =
     "[core]\n\trepositoryformatversion = 1\n[extensions]\n\tobjectformat = sha256\n";
 

@@ -58,7 +58,7 @@ impl Repositories {
     pub(crate) fn command_without(&self, access: Access) -> Command {
         let mut command = self.environment(access);
         command
-            // Also outside of a repository that contains the state directory.
+            // git must not find a repository that contains the state directory either.
             .env("GIT_CEILING_DIRECTORIES", self.state())
             .args(["-c", "core.hooksPath=/dev/null"])
             .args(["-c", "core.fsmonitor=false"])
@@ -169,7 +169,7 @@ fn lfs_url(url: &str) -> String {
     trimmed.to_owned()
 }
 
-/// Whether git gets this variable of the server's.
+/// Whether git inherits this environment variable from the server.
 fn is_for_git(name: &str) -> bool {
     const NAMES: [&str; 14] = [
         "PATH",

@@ -54,7 +54,7 @@ impl FetchError {
         }
     }
 
-    /// Whether a new clone may work where this one failed.
+    /// Whether the clone may be damaged, so that a new clone may work.
     pub(super) fn may_be_damage(&self) -> bool {
         match self {
             // A filter such as LFS reads no objects of the clone, and a full disk is no damage.

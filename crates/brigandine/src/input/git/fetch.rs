@@ -32,7 +32,7 @@ impl Repositories {
         std::fs::create_dir_all(&self.directory)
             .map_err(|source| FetchError::File { path: self.directory.clone(), source })?;
         if origin.access == Access::Input {
-            // The clone's name in earlier versions.
+            // Earlier versions gave the clone this name.
             let earlier = self.directory.join(clone_name(origin, 8));
             if earlier.join("HEAD").exists() && std::fs::rename(&earlier, path).is_ok() {
                 return Ok(());
@@ -98,7 +98,7 @@ impl Repositories {
         let mut command = self.command(clone.path, clone.origin.access);
         fetch_arguments(&mut command);
         if refspecs.iter().any(|refspec| refspec.contains('*')) {
-            // A branch may have become a folder of branches, whose names the old reference would block.
+            // If branches `x/…` have replaced a branch `x`, its old reference would keep them from being stored.
             command.arg("--prune");
         }
         command.arg("--").arg(url).args(refspecs);
@@ -163,7 +163,7 @@ impl Repositories {
         }
     }
 
-    /// The revision that a reference of the clone, or a full revision, names.
+    /// The revision that `name` names. `name` is a reference of the clone, or a full revision.
     async fn resolve(&self, clone: Bare<'_>, name: &str) -> Result<Resolved, FetchError> {
         let doing = "read";
         let answer = self.ask(doing, clone, About::Resolve { name: name.to_owned() }).await?;
@@ -191,7 +191,7 @@ impl Repositories {
 
 fn fetch_arguments(command: &mut Command) {
     command.args(["fetch", "--quiet", "--no-tags", "--force", "--no-write-fetch-head"]);
-    // The revisions of a shallow source are built with the history that it has.
+    // From a shallow source, git fetches the history that the source has.
     command.args(["--no-recurse-submodules", "--update-shallow"]);
 }
 

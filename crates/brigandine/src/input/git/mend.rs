@@ -201,7 +201,7 @@ impl Repositories {
         self.known(path, |known| (known.made, known.fruitless) = (known.made + 1, None));
         self.written(path);
         self.readers.dismiss();
-        // With this message nothing was damaged: the first clone of a SHA-256 repository was made as a SHA-1 one.
+        // This message does not mean damage: the first clone of a SHA-256 repository was made as a SHA-1 one.
         if !failure.to_string().contains("mismatched algorithms") {
             tracing::warn!(repository = redact(&origin.url), reason = %failure, "a clone was made again");
         }

@@ -43,11 +43,11 @@ pub(crate) struct Repositories {
 /// What is known of a clone.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    /// How often git has written to the clone (READ2 in `reader.rs`).
+    /// How many times git has written to the clone (READ2 in `reader.rs`).
     pub(super) generation: u64,
-    /// How often a new clone has replaced it.
+    /// How many times a new clone has replaced it.
     pub(crate) made: u64,
-    /// The number of evaluations so far; `tidy.rs` counts by it.
+    /// The number of evaluations so far, by which `tidy.rs` decides when to tidy the clone.
     pub(super) untidied: u32,
     /// Whether this server has removed the lock files that an earlier one left.
     pub(crate) unlocked: bool,

@@ -11,21 +11,21 @@ use std::path::Path;
 
 /// If a clone has more pins than this, `tidy` asks which revisions are needed.
 const PINS_MAX: usize = 32;
-/// If a clone has more loose objects than this, `tidy` packs them. It counts them itself, because `git gc --auto`
-/// estimates their number from one of 256 folders and can be off by as many again.
+/// If a clone has more loose objects than this, `tidy` packs them. It counts them itself, because `git gc --auto` only
+/// estimates their number from one of 256 folders, and the estimate may be twice the number.
 const LOOSE_MAX: usize = 256;
 /// If a clone has more packs than this, `tidy` lets git collect garbage.
 const PACKS_MAX: usize = 50;
 /// git deletes unreachable objects that are older than this. It keeps younger ones, because a build may be reading
 /// them.
 const UNNEEDED_FOR: &str = "1.day.ago";
-/// Of this many evaluations, a clone is tidied after the first.
+/// A clone is tidied after the first evaluation, and then once in this many evaluations.
 const TIDY_EVERY: u32 = 32;
 
 impl Repositories {
-    /// Unpins revisions that are not `needed`, once there are more than [`PINS_MAX`] pins, and collects garbage when
-    /// there is enough. If `needed` gives `None`, nothing is unpinned. Called after each evaluation; most calls do
-    /// nothing.
+    /// Unpins revisions that are not `needed`, once there are more than [`PINS_MAX`] pins, and collects garbage once
+    /// there is enough of it. If `needed` returns `None`, nothing is unpinned. Called after each evaluation; most calls
+    /// do nothing.
     pub(crate) async fn tidy<N, F>(&self, url: &str, needed: N) -> Result<(), FetchError>
     where
         N: FnOnce() -> F,
@@ -101,8 +101,8 @@ impl Repositories {
     }
 }
 
-/// The numbers of a clone's loose objects and packs. Folders that cannot be read count as empty, because git reports
-/// the error when it needs them.
+/// The numbers of a clone's loose objects and packs. A folder that cannot be read is treated as empty, because git
+/// reports the error when it needs the folder.
 fn count_objects(clone: &Path) -> (usize, usize) {
     let names = |folder: &Path| {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();

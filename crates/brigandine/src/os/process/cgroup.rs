@@ -187,7 +187,7 @@ impl Group {
         kill_at_once(&self.path)
     }
 
-    /// The limit for which the kernel refused a process, or killed the group.
+    /// The limit because of which the kernel refused a new process or killed the group; `None`: there was none.
     pub(super) fn met(&self) -> Option<Limit> {
         let events = |file| fs::read_to_string(self.path.join(file)).unwrap_or_default();
         let memory = events("memory.events");

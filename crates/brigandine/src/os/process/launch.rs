@@ -1,7 +1,7 @@
 //! What the server tells a supervisor, and what the supervisor reports.
 //!
-//! A launch is the length of a JSON text, then the text; a report is a line of JSON. Arguments and variables may hold
-//! any bytes, and there may be megabytes of them.
+//! A launch is sent as the length of a JSON text and then the text, a report as a line of JSON. Arguments and variables
+//! may hold any bytes, and there may be megabytes of them.
 
 use super::cgroup::PlannedGroup;
 use super::limits::{Bounds, Limit};
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 /// The most bytes of a launch. The kernel's own limit on the arguments and variables of a program is lower.
 const BYTES_MAX: usize = 64 << 20;
 
-/// A program to start, and all that is decided about it before it runs.
+/// A program to start, with everything that the server decides about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Launch {
     /// The program's file.
@@ -101,9 +101,9 @@ impl Report {
     }
 }
 
-/// The server asks a supervisor to ask every process to end.
+/// The byte by which the server tells a supervisor to ask every process to end.
 pub(super) const ASK: u8 = b'T';
-/// The server asks a supervisor to kill every process.
+/// The byte by which the server tells a supervisor to kill every process.
 pub(super) const KILL: u8 = b'K';
 
 /// The file of a program: the first one on the search path, or the name itself if it has a slash or is not found.

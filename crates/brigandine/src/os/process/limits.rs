@@ -7,7 +7,7 @@
 //!
 //! | limit | what is counted |
 //! |---|---|
-//! | memory | private and shared memory without mapped files; memory that processes share counts once |
+//! | memory | private and shared memory without mapped files; memory that processes share is counted once |
 //! | processes | processes and threads, without those of bubblewrap |
 //! | disk | blocks of the files in the program's directory, and of removed files that are still open |
 
@@ -78,7 +78,7 @@ pub(crate) struct Bounds {
 pub(super) struct Meter {
     bounds: Bounds,
     scope: Scope,
-    /// The number of bubblewrap's processes, which do not count.
+    /// The number of bubblewrap's processes, which are not counted.
     own: u64,
     /// Bytes of disk, written by the thread that measures them. `None`: the first call of [`Meter::look`] will start
     /// the thread.
@@ -209,7 +209,7 @@ fn used(directory: &Path, scope: Scope) -> u64 {
     let mut seen = HashSet::new();
     let mut bytes = 0;
     let mut count = |metadata: &Metadata| {
-        // A file with several hard links counts once.
+        // A file with several hard links is counted once.
         if metadata.dev() == device && (metadata.nlink() == 1 || seen.insert(metadata.ino())) {
             bytes += metadata.blocks() * 512;
         }

@@ -18,8 +18,8 @@ pub(crate) fn passed_on(
 /// Kills every process of this user that has `mark`, a `NAME=VALUE` pair, in its environment, and returns their number.
 /// It also finds processes that left their process group.
 ///
-/// Blocks for a moment, because it reads `/proc`. The next round finds a process that starts meanwhile. The last round
-/// is one that finds nothing, or the hundredth.
+/// Reads `/proc` in rounds, so that a later round finds a process that was started during an earlier one. The last
+/// round is the first that finds no process, or the hundredth. Blocks.
 pub(crate) fn kill_marked(mark: &str) -> usize {
     let mut killed = BTreeSet::new();
     for _ in 0..100 {

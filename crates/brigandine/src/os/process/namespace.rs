@@ -28,11 +28,11 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// The kernel does not reuse ids below this number, so the kernel's bound must be higher by as much.
+/// The kernel does not reuse ids below this number, so the bound on the ids is raised by this number.
 const RESERVED: u64 = 300;
 /// Room for the supervisor and bubblewrap.
 const OWN: u64 = 16;
-/// The first kernel with a `kernel.pid_max` per namespace; in older ones it is the machine's.
+/// The first kernel with a `kernel.pid_max` for each namespace. Older kernels have only one for the whole machine.
 const BOUNDED_SINCE: (u32, u32) = (6, 14);
 
 /// How a namespace is made.

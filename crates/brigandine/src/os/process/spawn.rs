@@ -29,7 +29,7 @@ pub(crate) struct Program {
     /// The user that the program runs as; `None`: the server's user. With a user, [`contained`](Self::contained) must
     /// be `true`, and the user can reach the paths in [`shown`](Self::shown).
     pub(crate) user: Option<User>,
-    /// Paths that its user needs and could not reach otherwise.
+    /// Paths that the program's user needs and could not reach otherwise.
     pub(crate) shown: Vec<Shown>,
 }
 
@@ -68,7 +68,7 @@ impl Supervisors {
     }
 
     /// `lock` is held until all programs have ended, even if this process is killed. Contained programs get control
-    /// groups, where these add something to a namespace.
+    /// groups, except in a namespace in which a group would have no effect.
     pub(crate) fn with_groups(lock: Option<File>, cgroups: Option<Cgroups>) -> Arc<Self> {
         Arc::new(Self { fork_server: Mutex::new(None), lock, cgroups })
     }
@@ -130,7 +130,8 @@ impl Supervisors {
         }
         drop(fork_server);
         tracing::error!("the process that supervises builds was killed: another one is started");
-        // Held meanwhile, so that the set of fork servers, which must not be killed as orphans, does not change.
+        // The set of fork servers stays locked until the kill is done. Otherwise a fork server that is started
+        // meanwhile would not be in `known`, and would be killed as an orphan.
         let servers = fork_servers();
         let known: Vec<i32> = servers.iter().copied().collect();
         tree::kill(&known);

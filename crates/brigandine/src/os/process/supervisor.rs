@@ -51,7 +51,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often a supervisor reaps children that have ended while the program goes on.
+/// The time between two reaps of children that have ended while the program goes on.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// The time between two measurements of what the program uses.
 const LOOK: Duration = Duration::from_millis(200);
@@ -80,7 +80,8 @@ pub(super) fn serve() -> io::Result<()> {
     // In a session of their own, builds get neither the server's terminal nor its Ctrl-C.
     rustix::process::setsid()?;
     std::env::set_current_dir("/")?;
-    // The same for builds whatever the server's umask is. The directory above keeps other users away from the files.
+    // Builds get the same umask whatever the server's umask is. The mode of the state directory keeps other users away
+    // from their files.
     rustix::process::umask(Mode::from_raw_mode(0o022));
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     set_child_subreaper(Pid::from_raw(1))?;
@@ -358,7 +359,8 @@ impl Supervised {
     fn kill(&self) -> u32 {
         let Some(group) = &self.group else { return self.scope.kill() };
         let count = u32::try_from(self.scope.ids().len()).unwrap_or(u32::MAX);
-        // First the group, in one step; then the processes that have left the group, which root may do.
+        // Kills the group in one step, then the processes that have left the group. Only a program that is root can
+        // leave it.
         group.kill();
         self.scope.kill().max(count)
     }
@@ -387,7 +389,7 @@ impl Supervised {
                 self.kill();
             }
             ASK => {
-                // bubblewrap and the first process of its namespace are not asked. They would end at once, and
+                // bubblewrap and the first process of its namespace are not asked. They would end immediately, and
                 // everything in the namespace would be killed.
                 let own = if sandboxed { BUBBLEWRAP } else { 0 };
                 let mut asked = Vec::new();
@@ -456,7 +458,7 @@ fn start(
     }
 }
 
-/// Starts a command in a control group (CGRP2). The kernel forks into the group. Where the kernel cannot, the new
+/// Starts a command in a control group (CGRP2). The kernel forks into the group. If the kernel cannot do that, the new
 /// process enters the group before it executes the program.
 fn start_in(thread: &SingleThread, mut command: Command, group: &Group) -> io::Result<i32> {
     // Executing the program closes the pipe. If that fails, the new process writes the error's number to the pipe.

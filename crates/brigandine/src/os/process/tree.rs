@@ -1,8 +1,8 @@
 //! Finds the descendants of this process in `/proc`.
 //!
 //! A child keeps its id until this process reaps it, so it can be signalled safely. The kernel can reuse the ids of
-//! other descendants at any time. So each process is opened as a descriptor (pidfd). It counts as a descendant only if
-//! `/proc` names its parent, and the parent's pidfd then shows that the parent is still alive.
+//! other descendants at any time. So each process is opened as a descriptor (pidfd). It is treated as a descendant only
+//! if `/proc` names its parent, and the parent's pidfd then shows that the parent is still alive.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{

@@ -1,9 +1,9 @@
 //! The build user: the user of builds and evaluators, if the server is root.
 //!
-//! Only root may enter the state directory (0700), and perhaps directories above it. In the mount namespace of a
-//! program the topmost directory that its user may not enter is covered by an empty one, and the paths that the program
-//! needs are bound into it. So the program sees nothing else of a covered directory, and loses nothing that it could
-//! have reached.
+//! Only root may enter the state directory (0700), and perhaps directories above it. So a program runs in a mount
+//! namespace of its own. There, an empty directory covers the topmost directory that the program's user may not enter,
+//! and the paths that the program needs are bind-mounted into the empty directory. The program sees nothing else of the
+//! covered directory, and loses nothing that it could have reached.
 //!
 //! - USER1: a shown path is held by a descriptor before anything is covered.
 //! - USER2: a program has this user, its group and no other, no capability, and cannot gain rights (no_new_privs).

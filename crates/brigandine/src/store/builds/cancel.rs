@@ -8,9 +8,9 @@ use crate::store::database::Transaction;
 use crate::store::query::Query;
 use rusqlite::params;
 
-/// Cancels a build. A scheduled build ends at once. For a started build, the attempt's row gets the status canceled,
-/// and its time of the end stays empty: if the attempt then ends without a result, or its server is killed, [`lose`]
-/// cancels the build.
+/// Cancels a build. A scheduled build ends immediately. For a started build, the attempt's row gets the status canceled
+/// and no time of the end yet: if the attempt then ends without a result, or its server is killed, [`lose`] cancels the
+/// build.
 ///
 /// [`lose`]: super::finish::lose
 pub(crate) fn cancel(tx: &Transaction, id: BuildId, now: Timestamp) -> rusqlite::Result<Cancel> {

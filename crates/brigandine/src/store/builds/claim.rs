@@ -76,7 +76,7 @@ pub(crate) fn claim(tx: &Transaction, wanted: &Claim<'_>) -> rusqlite::Result<Ve
                 twins = true;
             }
         }
-        // Twins took places in the list, so another round looks for the builds behind them.
+        // Twins filled places in the list and were not started, so another round reads the builds after them.
         if !twins || claimed.len() == before || claimed.len() >= limit {
             return Ok(claimed);
         }

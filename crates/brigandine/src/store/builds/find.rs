@@ -15,8 +15,8 @@ pub fn build(s: &Snapshot, id: BuildId) -> rusqlite::Result<Option<Build>> {
 
 const BY_KEY: &str = select!("WHERE b.derivation_key = ?1 ORDER BY b.id DESC");
 
-/// The build whose derivation has this last component, as in `/build/BASENAME.drv`. If an import brought several, the
-/// newest.
+/// The build whose derivation has this last component, as in `/build/BASENAME.drv`. If an import brought several of
+/// them, the newest is returned.
 fn build_by_basename(s: &Snapshot, basename: &str) -> rusqlite::Result<Option<Build>> {
     let found: Vec<Build> = s.all(BY_KEY, [derivation_key(basename)], from_row)?;
     let is_meant = |build: &Build| build.derivation.rsplit('/').next() == Some(basename);

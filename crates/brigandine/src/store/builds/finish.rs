@@ -1,6 +1,6 @@
 //! How builds end. Each function makes one conditional change of a build's state, with everything that depends on it:
-//! the attempt's row, the counters of every evaluation that has the build, and the dependants. A result counts only
-//! while the row still has the same attempt.
+//! the attempt's row, the counters of every evaluation that has the build, and the dependants. A result is stored only
+//! if the row still has the attempt that the result is from.
 
 use super::change::{CANCELED, changed, count, end_attempt};
 use super::twins::split;
@@ -18,7 +18,7 @@ pub struct Finish {
     pub attempt: i64,
     /// The status of the build now; a finished status.
     pub status: BuildStatus,
-    /// Why the build ended so, for people.
+    /// Why the build has this status, for people.
     pub message: String,
     /// When the attempt ended.
     pub stopped_at: Timestamp,
@@ -26,7 +26,7 @@ pub struct Finish {
     pub log: BuildLogFile,
     /// Name and path of each output.
     pub outputs: Vec<(String, String)>,
-    /// Files to download.
+    /// The products: files that pages offer for download.
     pub products: Vec<NewProduct>,
 }
 
@@ -161,8 +161,9 @@ pub(super) fn fail_dependants(
 }
 
 /// Ends an attempt that has no result, because its worker is gone. `losses` becomes the build's number of vanished
-/// workers. If a cancel was requested for the attempt, the build ends as canceled. Otherwise `next` decides: with
-/// failed-other the build ends with the `log` of this attempt, with scheduled it waits for another attempt.
+/// workers. If a cancel was requested for the attempt, the build ends as canceled. Otherwise `next` is the build's new
+/// status: failed-other ends the build with the `log` of this attempt; with scheduled, the build waits for another
+/// attempt.
 ///
 /// An empty result: the row has another attempt or status now, and nothing was changed.
 #[expect(clippy::too_many_arguments, reason = "each is a column of its own")]

@@ -106,7 +106,8 @@ fn choose(s: &Snapshot, filter: &BuildFilter, list: List) -> rusqlite::Result<Op
         // The index begins with the status, so builds of other statuses are not read.
         return Ok(Some(By::Order));
     }
-    // The number of builds of the specification, for the system, with the status, and of those that fit all three.
+    // Four numbers of builds: those of the specification, those for the system, those with the status, and those that
+    // fit all three.
     let mut counts = [0_i64; 4];
     let mut statement = s.prepare_cached(COUNTS)?;
     let rows = statement.query_map([], |row| {
@@ -142,7 +143,7 @@ fn choose(s: &Snapshot, filter: &BuildFilter, list: List) -> rusqlite::Result<Op
     Ok(asked.min_by_key(|(_, count)| *count).map(|((_, by), _)| by))
 }
 
-/// Returns as many rows as there are combinations of specification, system and status.
+/// Returns one row for each combination of specification, system and status that has builds.
 const COUNTS: &str = "SELECT c.status, s.name, c.system, c.builds FROM build_count AS c
      JOIN specification AS s ON s.id = c.specification_id WHERE c.builds > 0";
 
@@ -164,7 +165,7 @@ pub(crate) fn shape<'f>(
     });
     let specification = " AND b.specification_id = (SELECT id FROM specification WHERE name = ?)";
     let status = match list {
-        // See the index `build_latest_with_status`.
+        // `+ 0` as in the index `build_latest_with_status`, so that SQLite uses that index.
         List::Latest => " AND b.status + 0 = ?",
         List::Queue => " AND b.status = ?",
     };

@@ -18,7 +18,7 @@ use rusqlite::params;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Makes twins for other specifications when a build of `owner` gets an end that holds only for `owner`: twins of this
-/// build, and of the builds of `owner` that need it. `was` is the status by which the counters count the build.
+/// build, and of the builds of `owner` that need it. `was` is the status of the build in the counters.
 pub(super) fn split(
     tx: &Transaction,
     id: BuildId,
@@ -33,8 +33,8 @@ pub(super) fn split(
            CROSS JOIN build AS b ON b.id = d.build_id
            WHERE b.specification_id = ?2 AND b.status = -2)
          SELECT id FROM dead";
-    // In the order of the numbers: a build usually has a higher number than the builds that it needs, so their twins
-    // are made first.
+    // The builds are visited in the order of their numbers. A build usually has a higher number than the builds that it
+    // needs, so their twins are made first.
     let dead: BTreeSet<BuildId> = tx.values(sql, params![id, owner])?;
     for dead in dead {
         let was = if dead == id { was } else { BuildStatus::Scheduled };

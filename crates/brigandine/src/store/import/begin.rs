@@ -72,7 +72,7 @@ pub(super) fn begin(
 }
 
 /// Translates a specification of Cuirass to one of this server. This server has no evaluator for Guix, so the
-/// specification is disabled until an operator replaces it. What Cuirass's evaluator was told is kept as the arguments.
+/// specification is disabled until an operator replaces it. The settings of Cuirass's evaluator become the arguments.
 fn translate(from: &CuirassSpecification) -> Result<Specification, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if from.name.is_empty() || !from.name.chars().all(plain) {
@@ -122,7 +122,8 @@ fn translate(from: &CuirassSpecification) -> Result<Specification, String> {
     })
 }
 
-/// Stands for a time that is not known yet: the first builds of the evaluation give its time.
+/// Stands for a time that is not known yet. It is replaced by the time at which the evaluation's first build was
+/// submitted.
 pub(super) const UNKNOWN_AT: i64 = 1;
 
 fn insert_evaluation(

@@ -39,8 +39,9 @@ use std::sync::mpsc;
 
 /// The most builds of one transaction.
 const SLICE: usize = 100_000;
-/// Builds that the reading thread sends in one batch, and the most batches that wait in the channel.
+/// The most builds that the reading thread sends in one batch.
 const BATCH: usize = 500;
+/// The most batches that wait in the channel.
 const BATCHES_MAX: usize = 16;
 
 /// Makes a state directory with `builds` sample builds, by an import from a generated source.

@@ -43,17 +43,17 @@ pub enum Step {
 /// What was imported.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Imported {
-    /// Specifications.
+    /// The number of specifications.
     pub specifications: usize,
-    /// Evaluations.
+    /// The number of evaluations.
     pub evaluations: usize,
-    /// Builds.
+    /// The number of builds.
     pub builds: i64,
-    /// Outputs.
+    /// The number of outputs.
     pub outputs: i64,
-    /// Builds that were running in Cuirass, and that are scheduled here.
+    /// The number of builds that were running in Cuirass and are scheduled here.
     pub rescheduled: i64,
-    /// Builds whose build log is a file of Cuirass. The file stays where it is.
+    /// The number of builds whose build log is a file of Cuirass. The file stays where it is.
     pub logs: i64,
     /// How many builds an earlier, interrupted import had stored.
     pub resumed_at: i64,

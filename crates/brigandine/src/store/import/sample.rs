@@ -7,9 +7,9 @@ use super::source::{
 use crate::model::BuildStatus;
 use crate::store::derivations::derivation_key;
 
-/// Jobs of an evaluation.
+/// The number of jobs of an evaluation.
 const JOBS: i64 = 2000;
-/// The number of all packages. An evaluation has [`JOBS`] consecutive ones of them.
+/// The number of all packages. An evaluation has jobs for [`JOBS`] consecutive packages.
 const PACKAGES: i64 = 9000;
 /// The time of the first evaluation.
 const BEGAN: i64 = 1_700_000_000;

@@ -11,7 +11,7 @@
 //!
 //! - PRUNE1: an evaluation is not touched while it is the newest of its specification, or the newest that succeeded, or
 //!   has the revisions that the inputs have now, or has a pending build, or is the last evaluation with the build or
-//!   product of the highest number. SQLite would give that number to another row.
+//!   product of the highest number. If that row were deleted, SQLite would give its number to a new row.
 //! - PRUNE2: the write that deletes a job's row also changes the counters of the job's evaluation.
 //! - PRUNE3: a build that another evaluation has, or that another build needs, stays: it moves to an evaluation that
 //!   stays. So no build refers to an empty evaluation.
@@ -346,7 +346,7 @@ fn remove(tx: &impl Executor, id: EvaluationId) -> rusqlite::Result<bool> {
         return Ok(false);
     }
     leave(tx, &LogName::Evaluation(id).path())?;
-    // These are as many rows as the specification has inputs.
+    // There are only as many of these rows as the specification has inputs.
     tx.execute("DELETE FROM checkout WHERE evaluation_id = ?1", [id])?;
     tx.execute("DELETE FROM evaluation WHERE id = ?1", [id])?;
     Ok(true)

@@ -1,4 +1,4 @@
-//! `brigandine demo --exit`, whole: what the first visitor runs.
+//! Runs the whole of `brigandine demo --exit`, which a new user runs first.
 
 use crate::support::{PROGRAM, Place, Process, run, until};
 use std::os::unix::process::CommandExt;
@@ -15,7 +15,7 @@ fn everything_is_built_as_expected_and_only_one_job_is_built_again() {
     let place = Place::new();
     let state = place.path("demo");
     let state = state.to_str().expect("a path");
-    // Whatever the visitor's git is told: the demo makes and reads its repository.
+    // The demo must make and read its repository whatever the visitor's git configuration says.
     let config = place.write("gitconfig", "[commit]\ngpgSign = true\n[init]\ndefaultBranch = x\n");
     let mut command = demo(&["--json", "--state", state]);
     command.env("GIT_CONFIG_GLOBAL", config);
@@ -33,7 +33,7 @@ fn everything_is_built_as_expected_and_only_one_job_is_built_again() {
     assert_eq!(evaluations[1]["jobs"]["docs.check"]["status"], "succeeded");
     assert_eq!(evaluations[0]["jobs"]["app.strict"]["status"], "failed");
     assert_eq!(evaluations[0]["jobs"]["app.package"]["status"], "failed-dependency");
-    // The state that was asked for stays.
+    // The state directory that the command line named is not removed.
     assert!(place.path("demo/state/brigandine.db").exists());
 }
 
@@ -64,7 +64,8 @@ fn an_interrupt_at_any_time_ends_the_demo_in_an_orderly_way() {
         let state = place.path("demo");
         let mut command = Command::new(PROGRAM);
         command.args(["demo", "--listen", "127.0.0.1:0", "--state"]).arg(&state);
-        // As a terminal does it: to the demo and to all that it has started.
+        // As a terminal does, the test sends the signal to the whole group: to the demo and to all processes that it
+        // started.
         command.process_group(0);
         let demo = Process::start(command);
         until(|| state.join(seen).exists(), |there| *there);

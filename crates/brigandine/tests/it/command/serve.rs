@@ -1,4 +1,4 @@
-//! `brigandine serve` from outside: its address, its pages while builds run, its end.
+//! Tests `brigandine serve` from outside: its address, its pages while builds run, its shutdown.
 
 use crate::support::{Place, Process, run};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,7 +12,7 @@ pub(crate) fn address(server: &Process) -> String {
     address.unwrap_or_else(|| panic!("no address in {line:?}")).to_owned()
 }
 
-/// Asks for `path`; what is read is the whole answer.
+/// Requests `path`. The result reads the whole answer, including the head.
 pub(crate) fn get(address: &str, path: &str) -> BufReader<TcpStream> {
     let mut socket = TcpStream::connect(address).expect("the server listens");
     socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a time limit");
@@ -26,12 +26,12 @@ pub(crate) fn text(address: &str, path: &str) -> String {
     text
 }
 
-/// A job that says "begun" and ends when somebody writes into the pipe `gate`.
+/// A job that prints "begun" and ends when somebody writes into the pipe `gate`.
 pub(crate) fn gated(place: &Place) -> String {
     let gate = place.path("gate");
     let done = std::process::Command::new("mkfifo").arg(&gate).status().expect("mkfifo");
     assert!(done.success());
-    // Bounded, so that a test that fails leaves nothing behind.
+    // The wait has a time limit, so that a failing test leaves no process behind.
     format!("command = \"echo begun; timeout 100 cat '{}'; echo '<done>'\"", gate.display())
 }
 
@@ -47,7 +47,7 @@ fn a_log_is_followed_over_http_and_by_the_command_while_the_build_runs() {
     place.specify(&[("spec", &repository, "")]);
     let server = Process::start(place.command(&[]));
     let address = address(&server);
-    // The page's own stream tells when the build has begun; its first message is always there.
+    // The stream of the pages reports when the build has begun. Its first message always comes.
     let mut changes = get(&address, "/live");
     let mut line = String::new();
     let mut log = loop {
@@ -85,7 +85,7 @@ fn a_log_is_followed_over_http_and_by_the_command_while_the_build_runs() {
     assert!(rest.contains("opened") && rest.contains("<done>"), "{rest}");
     assert_eq!(follower.rest(), ["opened", "<done>"]);
     assert!(follower.end().success());
-    // Finished and compressed, it is the same; on the page it is escaped.
+    // The finished log, which is compressed, has the same text. Only pages escape it.
     assert!(text(&address, "/build/1/log/raw").ends_with("begun\nopened\n<done>\n"));
     server.signal("TERM");
     assert!(server.end().success());

@@ -3,7 +3,7 @@
 use super::serve::{address, text};
 use crate::support::{Place, Process, run};
 
-/// A place whose specification has run once: `good` succeeded, `bad` failed.
+/// A place whose specification has been handled once: the job `good` succeeded, `bad` failed.
 fn built() -> (Place, crate::support::Repository) {
     let place = Place::new();
     let repository = place.repository("repository");
@@ -90,7 +90,7 @@ fn specifications_are_listed_shown_and_removed() {
     assert_eq!(run(place.tool(&["spec", "remove", "spec"])).status.code(), Some(3));
     let ended = run(place.tool(&["spec", "list"]));
     assert_eq!(ended.stdout.lines().count(), 1, "{}", ended.stdout);
-    // Its builds stay.
+    // The builds of the removed specification stay.
     assert_eq!(run(place.tool(&["builds"])).stdout.lines().count(), 3);
 }
 
@@ -109,7 +109,7 @@ fn a_running_server_takes_up_what_is_added_and_looks_when_asked() {
     let file = file.to_str().expect("a path");
     let ended = run(place.tool(&["spec", "add", file]));
     assert_eq!((ended.status.code(), &*ended.stdout), (Some(0), "late: new\n"));
-    // Again: known. With another definition: kept unless it may be replaced.
+    // The same definition again is unchanged. Another definition is not stored without `--replace`.
     assert_eq!(run(place.tool(&["spec", "add", file])).stdout, "late: unchanged\n");
     place.specify(&[("late", &repository, "submodules = true")]);
     let ended = run(place.tool(&["spec", "add", file]));

@@ -150,7 +150,7 @@ fn a_stopped_server_cuts_its_builds_and_the_next_one_builds_them() {
     let (running, go) = (Gate::new(place.path("running")), place.path("go"));
     let mark = format!("MARK=cut-{}", std::process::id());
     let (name, value) = mark.split_once('=').expect("a pair");
-    // The first attempt hangs, a later one finds the file `go`.
+    // The first attempt hangs. A later attempt finds the file `go` and ends.
     let command = format!(
         "command = \"test -e {0} || {{ echo up > {1}; sleep 1000; }}\"\n\
          env = {{ {name} = \"{value}\" }}",

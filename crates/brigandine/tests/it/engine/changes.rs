@@ -1,4 +1,4 @@
-//! Changes from outside: builds canceled and restarted, looks asked for.
+//! Changes by commands and requests: builds are canceled and restarted, looks are requested.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -39,7 +39,7 @@ fn a_build_that_ignores_term_is_killed_with_its_whole_group() {
     let running = Gate::new(place.path("running"));
     let mark = format!("MARK=cancel-{}", std::process::id());
     let (name, value) = mark.split_once('=').expect("a pair");
-    // Neither the leader nor its child listens to TERM; the child is in the same group.
+    // Neither the first process of the group nor its child reacts to TERM. The child is in the same process group.
     let stubborn = format!(
         "command = \"\"\"trap '' TERM\nsh -c 'trap \"\" TERM; echo up > {}; while :; do sleep 1; done' &\n\
          while :; do sleep 1; done\"\"\"\nenv = {{ {name} = \"{value}\" }}",
@@ -91,7 +91,7 @@ fn what_ended_badly_is_built_once_more_with_what_failed_for_want_of_it() {
     place.good_one_shot();
     assert_eq!(place.jobs(1), ["base|1", "broken|1", "middle|2", "top|2"]);
     let id = |job: &str| place.rows(&format!("SELECT id FROM build WHERE job = '{job}'")).remove(0);
-    // By the command, without a server: only what can be built.
+    // Restarts by the command, without a server. A build whose needs have failed is refused.
     let refused = run(place.tool(&["restart", &id("middle")]));
     assert_eq!(refused.status.code(), Some(1));
     let wanted = format!("needs build {}, which failed; restart that", id("base"));

@@ -1,14 +1,14 @@
-//! `kill -9` of the server, again and again.
+//! Kills the server many times with `kill -9`.
 
 use crate::support::{Gate, Place, Process, processes_with};
 use std::time::Duration;
 
 /// How many builds the run has.
 const BUILDS: usize = 200;
-/// How often the server is killed in the middle.
+/// How many times the server is killed while it works.
 const KILLS: u64 = 50;
 
-/// A small generator of numbers that look random, the same in every run.
+/// A small pseudo-random generator that gives the same numbers in every run.
 struct Dice(u64);
 
 impl Dice {
@@ -25,7 +25,7 @@ fn a_server_killed_fifty_times_loses_nothing_and_leaves_nothing() {
     let repository = place.repository("sample");
     let mark = format!("MARK=crash-{}", std::process::id());
     let (name, value) = mark.split_once('=').expect("a pair");
-    // Chains of five, a few that fail, each with something to say and something to leave.
+    // Chains of five builds; a few builds fail. Each writes a log and an output.
     let jobs: Vec<(String, String)> = (0..BUILDS)
         .map(|n| {
             let needs = match n % 5 {
@@ -52,11 +52,11 @@ fn a_server_killed_fifty_times_loses_nothing_and_leaves_nothing() {
     let (mut finished_before, mut hits) = (0, 0);
     for kill in 0..KILLS {
         let mut server = Process::start(place.command(&[]));
-        // Every other time well into it, however slow the machine is.
+        // In every second round the server is killed only after a build has started, however slow the machine is.
         if kill % 2 == 1 && finished_before < BUILDS {
             server.trace("build started");
         }
-        // The moment is the point of the test: anything between before the start and well into it.
+        // The moment of the kill is random: between the start of the server and the middle of its work.
         std::thread::sleep(Duration::from_millis(dice.roll(150)));
         server.child.kill().expect("kill -9");
         server.child.wait().expect("its status");

@@ -1,4 +1,4 @@
-//! Evaluations: what they register, and what goes wrong with evaluators.
+//! Evaluations: what they register, and how they fail.
 
 use crate::support::{Place, run};
 
@@ -90,7 +90,7 @@ fn a_thousand_jobs_are_one_evaluation() {
     place.check_consistency();
 }
 
-/// Runs an evaluator script; gives its evaluation's status and message.
+/// Runs an evaluator script. Returns the status and the message of its evaluation.
 fn evaluator(script: &str, limits: &str) -> (Place, String) {
     let place = Place::new();
     let repository = place.repository("sample");
@@ -186,7 +186,7 @@ fn a_wrong_job_list_is_told_by_file_and_line() {
     assert_eq!(place.one_shot().status.code(), Some(1));
     let row = place.rows(EVALUATIONS).remove(0);
     assert!(row.starts_with("1|1|brigandine.toml:3:1"), "{row}");
-    // A second look at the same revision does not evaluate again, and still says that it failed.
+    // A second look at the same revision does not evaluate again, and still reports the failure.
     assert_eq!(place.one_shot().status.code(), Some(1));
     assert_eq!(place.rows(EVALUATIONS).len(), 1);
     repository.jobs(&[("one", "command = \"true\"")]);

@@ -1,4 +1,4 @@
-//! Inputs: what can happen to a repository.
+//! Inputs: everything that can happen to a repository.
 
 use crate::support::{Place, Process, run, until};
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ fn an_unreachable_repository_is_an_error_of_that_look_alone() {
     let row = place.rows("SELECT look_failures, look_error FROM specification WHERE name = 'lost'");
     assert!(row[0].starts_with("1|input `source`: fetch "), "{row:?}");
     assert!(row[0].contains("does not appear to be a git repository"), "{row:?}");
-    // It comes back.
+    // The repository is back at its path.
     std::fs::rename(place.path("elsewhere"), &lost.path).expect("moved back");
     lost.jobs(&[("two", "command = \"true\"")]);
     place.good_one_shot();
@@ -116,14 +116,14 @@ fn modes_and_links_survive_and_nothing_of_a_repository_is_executed() {
     repository.git(&["add", "link"]);
     repository.git(&["update-index", "--chmod=+x", "run", "hooks/post-checkout"]);
     repository.git(&["commit", "--quiet", "--message=modes"]);
-    // A hook where git would look for one, had the clone been made with the usual templates.
+    // git would run the hook of the repository if the clone had been made with git's usual templates.
     place.specify(&[("sample", &repository, "")]);
     place.good_one_shot();
     assert_eq!(place.build_log("one"), "ran\nrun\n");
     assert!(!trap.exists());
 }
 
-/// The directories that were exported; empty when files came straight out of clones.
+/// The number of directories that were exported; 0 if the builds took all files from clones.
 fn exports(place: &Place) -> usize {
     std::fs::read_dir(place.state().join("checkouts")).map_or(0, Iterator::count)
 }
@@ -216,7 +216,7 @@ fn a_job_list_may_be_long_or_behind_a_link_or_absent() {
     assert_eq!(place.rows(told), ["brigandine.toml: leads out of the repository"]);
 }
 
-/// Has the server ask a git of which the shell runs `first` before it runs the real one.
+/// Makes the server find another `git`: a shell script that runs `first` and then the real git.
 fn other_git(place: &Place, command: &mut Command, first: &str) {
     let real = Command::new("sh").args(["-c", "command -v git"]).output().expect("sh").stdout;
     let real = String::from_utf8(real).expect("text");
@@ -230,8 +230,7 @@ fn other_git(place: &Place, command: &mut Command, first: &str) {
     command.env("PATH", format!("{}:{path}", folder.display()));
 }
 
-/// Has the server find a `git` that notes its arguments in a file before it does what git does.
-/// Has the server ask a git that notes its arguments in a file before it does what git does.
+/// Makes the server find a `git` that notes its arguments in a file and then runs the real git.
 fn noted_git(place: &Place, command: &mut Command) -> PathBuf {
     let notes = place.path("git-notes");
     std::fs::write(&notes, "").expect("written");
@@ -268,7 +267,7 @@ fn a_push_to_a_repository_on_this_machine_is_followed_without_a_fetch_unless_url
     }
 }
 
-/// Else every filter of the machine would run from then on.
+/// If the failure were kept as an empty configuration, every filter of the machine would run from then on.
 #[test]
 fn a_configuration_of_git_that_could_not_be_read_is_read_again() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! The engine: from a repository to stored results.
+//! The way from a repository to stored results.
 
 mod builds;
 mod changes;

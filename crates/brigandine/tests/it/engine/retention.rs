@@ -1,11 +1,11 @@
-//! Evaluations that need not be kept go, with everything of theirs, and nothing else does.
+//! Retention deletes evaluations that need not be kept, with everything that belongs only to them, and nothing else.
 
 use crate::support::{Gate, Place, Process, run, wait};
 use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
-/// Files below a folder of the state directory.
+/// The files below a folder of the state directory.
 fn files(place: &Place, folder: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut open = vec![place.state().join(folder)];
@@ -28,7 +28,7 @@ fn json(ended: &crate::support::Ended) -> serde_json::Value {
     serde_json::from_str(&ended.stdout).expect("JSON")
 }
 
-/// `count` revisions of a job that stays the same, one that changes, and one that needs both.
+/// Evaluates `count` revisions of three jobs: `same` never changes, `changing` always does, `both` needs both of them.
 fn evaluated(place: &Place, count: usize, keep: &str) -> crate::support::Repository {
     let repository = place.repository("sample");
     repository.commit(&[("note", "never changed\n")]);
@@ -55,7 +55,7 @@ fn what_need_not_be_kept_is_deleted_with_its_files_and_nothing_else_is() {
     let _repository = evaluated(&place, 5, "");
     assert_eq!(place.rows("SELECT count(*) FROM evaluation"), ["5"]);
     assert_eq!(place.rows("SELECT count(*) FROM build"), ["11"]);
-    // Everything is kept unless somebody says otherwise.
+    // Without a rule everything is kept.
     let ended = json(&run(place.tool(&["prune", "--json"])));
     assert_eq!((&ended["evaluations"], &ended["builds"]), (&0.into(), &0.into()));
     let config = place.write("keep.toml", "[keep]\nevaluations = 2\n");
@@ -78,7 +78,7 @@ fn what_need_not_be_kept_is_deleted_with_its_files_and_nothing_else_is() {
     );
     let said = place.rows("SELECT sum(builds) FROM build_count");
     assert_eq!(said, place.rows("SELECT count(*) FROM build"));
-    // The files that are left are those of the builds that are left.
+    // Only the logs that the remaining rows name are left.
     let named: BTreeSet<String> = place
         .rows("SELECT log_path FROM build UNION SELECT log_path FROM evaluation")
         .into_iter()
@@ -87,7 +87,7 @@ fn what_need_not_be_kept_is_deleted_with_its_files_and_nothing_else_is() {
     assert!(left.len() < logs.len() && left.is_subset(&named), "{left:?} of {named:?}");
     assert_eq!(outputs.len(), 6, "five of `changing`, one of `same`");
     assert_eq!(files(&place, "outputs").len(), 3);
-    // What was built before and is wanted again is built again.
+    // A later run works with what was kept.
     place.good_one_shot();
     place.check_consistency();
 }
@@ -96,7 +96,7 @@ fn what_need_not_be_kept_is_deleted_with_its_files_and_nothing_else_is() {
 fn a_running_server_does_it_when_told_and_spares_what_runs() {
     let place = Place::new();
     let repository = evaluated(&place, 3, "[specification.keep]\nevaluations = 1");
-    // A fourth evaluation with a build that runs until it is told to end, and a fifth after it.
+    // The fourth evaluation has a build that runs until the test opens the gate. A fifth evaluation follows.
     let (running, go) = (Gate::new(place.path("running")), Gate::new(place.path("go")));
     let command = format!(
         "command = \"echo up > {}; cat {}\"",
@@ -109,7 +109,8 @@ fn a_running_server_does_it_when_told_and_spares_what_runs() {
     repository.jobs(&[("quick", "command = \"echo q > it\"\nproducts = [\"it\"]")]);
     let ended = run(place.tool(&["evaluate", "sample"]));
     assert!(ended.status.success(), "{}", ended.stderr);
-    // Until then the third evaluation has the product with the highest number.
+    // Until the build of the fifth evaluation ends, the third evaluation has the product with the highest number, so it
+    // cannot be deleted.
     server.trace("build ended");
     let ended = run(place.tool(&["prune"]));
     assert!(ended.status.success(), "{}", ended.stderr);
@@ -126,7 +127,7 @@ fn a_running_server_does_it_when_told_and_spares_what_runs() {
 fn a_prune_that_is_killed_leaves_what_fits_together_and_the_next_goes_on() {
     let place = Place::new();
     let _repository = evaluated(&place, 2, "[specification.keep]\nevaluations = 2");
-    // Evaluations of long ago, with fifty builds each and files of their own.
+    // Adds old evaluations with fifty builds each and with files of their own.
     place
         .database()
         .execute_batch(
@@ -158,7 +159,7 @@ fn a_prune_that_is_killed_leaves_what_fits_together_and_the_next_goes_on() {
     let count = |sql: &str| place.rows(sql)[0].parse::<usize>().expect("a number");
     let (mut last, mut hits) = (usize::MAX, 0);
     for round in 0..240_u64 {
-        // Beside much else a program has hardly begun when it is killed: then later ones are given more time.
+        // On a busy machine a program has hardly begun when it is killed. So later programs get more time.
         if round >= 24 && hits >= 3 {
             break;
         }
@@ -168,7 +169,7 @@ fn a_prune_that_is_killed_leaves_what_fits_together_and_the_next_goes_on() {
             .stderr(Stdio::null())
             .spawn()
             .expect("the program starts");
-        // The moment is the point of the test.
+        // The program is killed at a different moment in each round.
         std::thread::sleep(Duration::from_millis(20 + round * 37 % (90 + 4 * round)));
         child.kill().expect("kill -9");
         wait(&mut child);

@@ -1,4 +1,4 @@
-//! The sandbox, where bubblewrap is installed; its absence, where it is not.
+//! The sandbox, on machines with bubblewrap and without.
 
 use crate::support::{Place, run};
 use std::process::Command;
@@ -35,7 +35,7 @@ fn a_sandboxed_build_sees_its_own_directory_and_no_network() {
     }
     ended.check_evaluated();
     assert_eq!(place.jobs(1), ["base|0", "long|3", "one|0"]);
-    // Two lines of heading and the loopback device.
+    // `/proc/net/dev` has three lines: two lines of heading, and the loopback device.
     assert_eq!(place.build_log("one"), "base\nhidden\n3\nread-only\n");
 }
 
@@ -68,7 +68,7 @@ fn a_job_of_the_sandbox_has_the_network_when_it_or_its_specification_asks() {
 
 #[test]
 fn a_sandbox_that_cannot_be_made_is_no_sandbox_and_is_said_at_the_start() {
-    // It is there, may be executed, and makes no namespace.
+    // This `bwrap` exists and may be executed, but makes no namespace.
     for broken in
         ["#!/bin/sh\necho no permission for namespaces >&2\nexit 1\n", "#!/bin/sh\nkill -9 $$\n"]
     {

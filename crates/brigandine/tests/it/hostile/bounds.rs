@@ -1,4 +1,4 @@
-//! Texts from outside: long ones, and ones that would be more than text.
+//! Texts from outside: very long ones, and texts with control characters or forged trace lines.
 
 use crate::support::{Place, run};
 use std::process::Command;
@@ -97,7 +97,7 @@ fn what_git_says_forges_no_trace_line() {
     place.specify(&[("sample", &repository, "")]);
     let hook = place.path("git");
     std::fs::create_dir(&hook).expect("a folder");
-    // A host's own words come through git's standard error.
+    // git prints what a host says on its standard error.
     let script = format!(
         "#!/bin/sh\ncase \"$*\" in *fetch*) printf 'fatal: \\033[2J\\r{FORGED}\\n{FORGED}\\n' >&2; exit 1;; esac\n\
          exec \"$REAL_GIT\" \"$@\"\n"
@@ -108,7 +108,7 @@ fn what_git_says_forges_no_trace_line() {
     std::fs::set_permissions(&fake, mode).expect("a mode");
     let real = Command::new("sh").args(["-c", "command -v git"]).output().expect("sh").stdout;
     let real = String::from_utf8(real).expect("text");
-    // The fake one is told where the real one is by its own text: the server passes on few variables.
+    // The path of the real git is written into the script, because the server passes on only a few variables.
     let text = std::fs::read_to_string(&fake).expect("read").replace("$REAL_GIT", real.trim());
     std::fs::write(&fake, text).expect("written");
     let path = std::env::var("PATH").expect("a path");
@@ -129,7 +129,7 @@ fn a_revision_of_more_files_than_can_be_is_refused() {
     let place = Place::new();
     let repository = place.repository("sample");
     repository.jobs(&[("one", "command = \"true\"")]);
-    // Ten names for each of nine trees: a few kilobytes, and a thousand million files.
+    // Nine levels of trees, each with ten names for the tree below: a few kilobytes stand for a thousand million files.
     let script = "blob=$(git hash-object -w brigandine.toml); kind='100644 blob' tree=$blob
         for level in 1 2 3 4 5 6 7 8 9; do
             tree=$(for i in 0 1 2 3 4 5 6 7 8 9; do printf '%s %s\\tn%s\\n' \"$kind\" $tree $i; done | git mktree)

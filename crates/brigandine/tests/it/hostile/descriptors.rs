@@ -1,10 +1,10 @@
-//! What the server was started with open is nothing that it starts has open.
+//! Descriptors that the server inherited are closed in all programs that it starts.
 
 use super::{SANDBOXES, commands, evaluator, sandbox};
 use crate::support::{Place, run};
 use std::process::Command;
 
-/// The command, started with a secret file, a directory and a file to write to.
+/// The command, started by a shell that has opened a secret file, a directory and a file for writing.
 fn with_open_files(place: &Place, command: &Command) -> Command {
     let secret = place.write("secret", "the server's secret\n");
     let mut shell = Command::new("sh");
@@ -24,7 +24,7 @@ fn with_open_files(place: &Place, command: &Command) -> Command {
     shell
 }
 
-/// Says which descriptors there are, and tries what the first finders tried.
+/// Prints which of the descriptors are open, and tries to use them.
 const SCRIPT: &str = "for n in 6 7 8 9; do test -e /proc/self/fd/$n && echo open $n; done; \
                       cat <&9; cat /proc/self/fd/8/secret; echo overwritten >&7; true";
 

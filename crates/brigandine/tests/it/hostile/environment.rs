@@ -1,11 +1,11 @@
-//! Variables: of a job, which steer nothing but the job; of the server, which nobody sees.
+//! Variables: those of a job affect only the job, and nobody sees those of the server.
 
 use super::{SANDBOXES, commands, evaluator, sandbox, started_by};
 use crate::support::{Place, run};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-/// Variables by which programs, their loader and their libraries are steered.
+/// Variables that control programs, their loader and their libraries.
 const STEERING: [(&str, &str); 16] = [
     ("LD_PRELOAD", "./evil.so"),
     ("LD_AUDIT", "./evil.so"),
@@ -44,7 +44,7 @@ fn a_library_that_a_job_preloads_is_loaded_in_the_sandbox_only() {
     compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
     let built = compiler.output().expect("a C compiler, which `cargo xtask test` installs");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    // Both run before the program of a job does, if they steer bubblewrap.
+    // If these variables reached bubblewrap, the library would run before the program of the job.
     for name in ["LD_PRELOAD", "LD_AUDIT"] {
         let list = format!(
             "[[job]]\nname = \"{name}\"\ncommand = [\"/bin/true\", \"and no shell\"]\nenv = {{ {name} = \"./evil.so\" }}\n"
@@ -68,7 +68,7 @@ fn a_job_has_its_variables_and_nothing_else_is_steered_by_them() {
         let repository = place.repository("sample");
         let mut list = String::new();
         for (name, value) in STEERING {
-            // Without a shell: some of them are the shell's own.
+            // The command is not a shell script, because the shell itself reads some of these variables.
             list += &format!(
                 "[[job]]\nname = \"{name}\"\ncommand = [\"/usr/bin/env\", \"-u\", \"LD_DEBUG\", \
                  \"/usr/bin/printenv\", \"{name}\"]\nenv = {{ {name} = \"{value}\" }}\n"
@@ -94,7 +94,7 @@ fn a_job_has_its_variables_and_nothing_else_is_steered_by_them() {
 
 #[test]
 fn a_job_and_an_evaluator_see_no_variable_of_the_server_at_their_parents() {
-    // At all processes that they can see: the parent, and in the sandbox its first process.
+    // Reads the variables of the parent, and, in the sandbox, of the first process that is visible there.
     let script = "for p in $PPID 1; do cat /proc/$p/environ 2>/dev/null | grep -c SECRET; done; \
                   tr '\\0' '\\n' < /proc/self/environ | grep -c SECRET; echo done";
     for kind in SANDBOXES {
@@ -126,7 +126,8 @@ fn an_evaluator_in_the_sandbox_sees_its_checkouts_and_nothing_of_the_server() {
     let repository = place.repository("sample");
     let other = place.repository("other");
     other.commit(&[("text", "of the other input\n")]);
-    // Below the state directory, where it used to run, and by its own path.
+    // The script tries to read the token and the database: relative to its directory, which is in the state directory,
+    // and by their absolute paths.
     let script = format!(
         "request=$(cat); ls; cat ../../token {0}/token {0}/brigandine.db 2>/dev/null >&2 && echo seen >&2; \
          other=$(echo \"$request\" | sed 's/.*\"input\":\"other\"[^}}]*\"directory\":\"\\([^\"]*\\)\".*/\\1/'); \
@@ -150,7 +151,7 @@ fn an_evaluator_in_the_sandbox_sees_its_checkouts_and_nothing_of_the_server() {
     let ended = run(place.command(&["--one-shot", &sandbox("require")]));
     assert!(ended.status.success(), "{}", ended.stderr);
     let path = &place.rows("SELECT log_path FROM evaluation")[0];
-    // Two lines of heading and the loopback device.
+    // `/proc/net/dev` has three lines: two lines of heading, and the loopback device.
     assert_eq!(place.stored_log(path), "of the other input\n3\nfree\n");
 }
 
@@ -158,7 +159,7 @@ fn an_evaluator_in_the_sandbox_sees_its_checkouts_and_nothing_of_the_server() {
 fn a_build_of_the_sandbox_has_no_right_of_root_even_if_the_server_has() {
     let place = Place::new();
     let repository = place.repository("sample");
-    // Nothing here changes anything where it succeeds.
+    // If a command of this script succeeds, it still changes nothing on the machine.
     let script = "exec 2>&1\ngrep CapEff /proc/self/status\n\
                   for it in / /usr /etc/ssl /proc/sys; do mount -o remount,rw,bind $it && echo REMOUNTED $it; done\n\
                   test -w /usr && echo WRITABLE\n\
@@ -198,7 +199,7 @@ fn a_build_ignores_no_signal_that_the_server_was_started_to_ignore() {
         let log = place.build_log("job");
         let ignored = log.trim().rsplit('\t').next().expect("a word");
         let ignored = u64::from_str_radix(ignored, 16).expect("signals");
-        // Those that a program of this kernel may know; the C library keeps two more for itself.
+        // The signals that a program of this kernel may know. The C library keeps two more for itself.
         assert_eq!(ignored & 0x7fff_ffff, 0, "{kind}: {ignored:x}");
     }
 }

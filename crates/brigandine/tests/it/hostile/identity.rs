@@ -1,5 +1,5 @@
-//! One thing at a time is changed in a repository or a specification. A server that has built what was there
-//! before must then show the same bytes as one that has built nothing yet.
+//! Each case changes one thing in a repository or a specification. A server that built the earlier state must then show
+//! the same results as a server that has built nothing yet.
 
 use crate::support::{Place, Repository, run};
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-/// Prints all that a build sees: files with their modes and contents, links, outputs, variables.
+/// Prints everything that a build sees: files with their modes and contents, links, outputs, variables.
 const LOOK: &str = r#"
 { find . | LC_ALL=C sort | while read -r it; do
     if [ -L "$it" ]; then echo "link $it $(readlink "$it")"
@@ -21,12 +21,12 @@ const LOOK: &str = r#"
 } > $BRIGANDINE_OUT/it
 "#;
 
-/// What one specification says.
+/// The text of one specification, in parts that a case can change.
 #[derive(Clone)]
 struct Said {
     input: BTreeMap<&'static str, String>,
     job: BTreeMap<&'static str, String>,
-    /// Further text of the specification, before and after its job.
+    /// Text of the specification before its job (`inputs`) and after its job (`jobs`).
     inputs: String,
     jobs: String,
 }
@@ -73,7 +73,7 @@ impl Said {
     }
 }
 
-/// A specification with repositories of its own, which are changed.
+/// A specification with repositories of its own, and the change that the case makes.
 struct Case {
     name: &'static str,
     repository: Repository,
@@ -81,7 +81,7 @@ struct Case {
     library: Repository,
     said: Said,
     change: Change,
-    /// Whether the build sees something else afterwards.
+    /// Whether the change is visible to the build.
     visible: bool,
 }
 
@@ -125,7 +125,7 @@ impl Tools<'_> {
     }
 }
 
-/// The repository that all cases begin with.
+/// Fills the repository with which every case begins.
 fn fill(repository: &Repository, library: &Repository) {
     library.commit(&[("value.txt", "library\n"), ("deep/more.txt", "$Id$\n")]);
     let url = library.path.display().to_string();
@@ -146,12 +146,12 @@ fn fill(repository: &Repository, library: &Repository) {
     repository.commit(&[]);
 }
 
-/// A change of the repository that the build sees.
+/// A change that the build sees.
 const fn seen(name: &'static str, change: Change) -> (&'static str, bool, Change) {
     (name, true, change)
 }
 
-/// A change that may or may not cause another build, but shows the same.
+/// A change that the build does not see. It may still cause another build, whose results are then the same.
 const fn unseen(name: &'static str, change: Change) -> (&'static str, bool, Change) {
     (name, false, change)
 }
@@ -321,7 +321,7 @@ const KEYS: &[(&str, bool, Change)] = &[
         said.input.insert("branch", "\"side\"".to_owned());
     }),
     seen("input-of-other-jobs", |t, said| {
-        // The other repository is the main input now.
+        // The two repositories change places: the other one becomes the main input.
         let (source, other) = (t.repository.path.display(), t.other.path.display());
         said.input.insert("name", "\"other\"".to_owned());
         said.input.insert("url", format!("\"{other}\""));
@@ -343,7 +343,7 @@ fn with_submodules(said: &mut Said) {
     said.input.insert("submodules", "true".to_owned());
 }
 
-/// Commits in the library, and takes the revision into the repository.
+/// Commits in the library, and lets the submodule in the repository name that revision.
 fn pull(tools: &Tools<'_>, files: &[(&str, &str)]) {
     let revision = tools.library.commit(files);
     let library = Repository { path: tools.repository.path.join("seen/library") };
@@ -351,7 +351,7 @@ fn pull(tools: &Tools<'_>, files: &[(&str, &str)]) {
     library.git(&["checkout", "--quiet", &revision]);
 }
 
-/// What the last evaluation of each specification came to: its jobs with their fates and outputs.
+/// The last evaluation of each specification, by name: its jobs with their statuses and outputs.
 fn results(place: &Place) -> BTreeMap<String, Vec<String>> {
     let rows = place.rows(
         "SELECT s.name, j.name, b.status, ifnull(o.path, '-') FROM specification AS s
@@ -368,7 +368,7 @@ fn results(place: &Place) -> BTreeMap<String, Vec<String>> {
     results
 }
 
-/// The configuration of git that the server's user has.
+/// Writes the git configuration of the server's user.
 fn configure(home: &Path, changed: bool) {
     fs::create_dir_all(home.join(".config/git")).expect("a folder");
     let mut text = "[safe]\n\tdirectory = *\n\
@@ -411,7 +411,7 @@ fn after_any_single_change_an_old_server_shows_what_a_fresh_one_does() {
         };
         let repository = copy(&template.0, "source");
         let library = copy(&template.1, "library");
-        // The submodule is this case's own.
+        // The submodule of this case is the case's own library.
         let url = library.path.display().to_string();
         repository.git(&["config", "--file", ".gitmodules", "submodule.library.url", &url]);
         Repository { path: repository.path.join("seen/library") }
@@ -430,7 +430,7 @@ fn after_any_single_change_an_old_server_shows_what_a_fresh_one_does() {
     write(&old, &cases);
     serve(&old, &home);
     let before = results(&old);
-    // All specifications began alike, so each derivation was built once.
+    // All specifications begin with the same contents, so each derivation was built once.
     assert_eq!(old.rows("SELECT count(*) FROM build"), ["2"]);
 
     for case in &mut cases {
@@ -439,7 +439,7 @@ fn after_any_single_change_an_old_server_shows_what_a_fresh_one_does() {
         (case.change)(&tools, &mut case.said);
         case.repository.commit(&[]);
     }
-    // Neither the machine nor the clones of the old server have a say.
+    // The configuration of the machine and of the old server's clones changes too. It must not affect the results.
     configure(&home, true);
     let clones = fs::read_dir(old.state().join("repositories")).expect("clones");
     for clone in clones.flatten() {

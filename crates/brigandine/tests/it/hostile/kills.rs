@@ -1,17 +1,18 @@
-//! `kill -9` of a server that runs hostile builds, again and again.
+//! Kills a server that runs hostile builds many times with `kill -9`.
 
 use super::{SANDBOXES, sandbox, unique};
 use crate::support::{Place, Process, alive, run, until};
 use std::path::Path;
 use std::time::Duration;
 
-/// How often the server is killed, in all.
+/// How many times servers are killed, in a normal and in a long run.
 const KILLS: u64 = 20;
 const LONG_KILLS: u64 = 200;
-/// How many builds there are that mean well.
+/// The number of harmless builds.
 const GOOD: usize = 60;
 
-/// What the others do, with `$N` for how long to sleep. Their last line is reached unless they exceed a limit.
+/// Scripts of the hostile builds. `$N` is replaced by the number of seconds to sleep. A build reaches the end of its
+/// script unless it exceeds a limit.
 const HOSTILE: [(&str, &str); 7] = [
     ("session", "setsid sleep $N >/dev/null 2>&1 &"),
     ("environment", "(env -i setsid sh -c '(sleep $N &)' &) >/dev/null 2>&1"),
@@ -28,7 +29,7 @@ const HOSTILE: [(&str, &str); 7] = [
     ("bomb", "for i in $(seq 200); do sleep $N & done; wait"),
 ];
 
-/// The processes that have something of a place: a word of their command line, their directory or a descriptor.
+/// The processes that use a place: by a word of their command line, their directory or a descriptor.
 fn processes_of(place: &Path) -> Vec<String> {
     let of = |path: &Path| {
         let links = ["cwd", "root"].map(|name| path.join(name)).into_iter();
@@ -50,12 +51,12 @@ fn processes_of(place: &Path) -> Vec<String> {
     others.filter_map(|process| of(&process.path())).collect()
 }
 
-/// Waits until there is no process of a place.
+/// Waits until no process uses a place any more.
 fn wait_for_ends(place: &Place, kind: &str) {
     until(|| (kind, processes_of(&place.state())), |(_, left)| left.is_empty());
 }
 
-/// A place with the builds, of which nothing has run.
+/// A place with these jobs, of which none has run.
 fn prepare(mark: &str) -> Place {
     let place = Place::new();
     let repository = place.repository("sample");
@@ -91,7 +92,8 @@ fn a_server_killed_under_hostile_builds_loses_nothing_and_leaves_nothing_alive()
     let kills = if long { LONG_KILLS } else { KILLS };
     for (number, kind) in SANDBOXES.into_iter().enumerate() {
         let mark = unique(900 + number);
-        // What every build leaves in a server that nobody kills. A poisoned file differs with luck.
+        // The results of all builds in a server that is never killed. Poisoned files are left out, because their
+        // contents depend on timing.
         let results = "SELECT job, status, path FROM build LEFT JOIN output ON build_id = build.id \
                        WHERE job NOT LIKE 'poison%' ORDER BY job";
         let undisturbed = prepare(&mark);
@@ -104,14 +106,14 @@ fn a_server_killed_under_hostile_builds_loses_nothing_and_leaves_nothing_alive()
         let (mut finished_before, mut hits, mut unfinished) = (0, 0, true);
         for kill in 0..kills / 2 {
             let mut server = Process::start(place.command(&[&sandbox(kind)]));
-            // Not too early for a busy machine in every second round. A build may start before the server says that
-            // it runs.
+            // In every second round the server is killed only after a build has started, because a busy machine may
+            // need time. A build may start before the server traces that it runs.
             match unfinished && kill % 2 == 1 {
                 true => server.traces(&["the server runs", "build started"]),
                 false => server.trace("the server runs"),
             }
-            // The moment is the point of the test: from the first builds to well into them. It is late
-            // enough in some rounds for all of them to be reached.
+            // The moment of the kill differs between the rounds. In some rounds it is late enough for all builds to
+            // have started.
             std::thread::sleep(Duration::from_millis(kill * 37 % 300));
             server.child.kill().expect("kill -9");
             server.child.wait().expect("its status");
@@ -137,7 +139,7 @@ fn a_server_killed_under_hostile_builds_loses_nothing_and_leaves_nothing_alive()
             "SELECT build_id FROM attempt WHERE status >= 0 GROUP BY 1 HAVING count(*) <> 1";
         assert_eq!(place.rows(twice), [""; 0], "{kind}: each was run to completion once");
         assert_eq!(alive(&mark), 0, "{kind}");
-        // The process that forks supervisors learns from the server's end that it is to end.
+        // The fork server ends when it notices that the server has gone.
         wait_for_ends(&place, kind);
         let left = std::fs::read_dir(place.state().join("work")).expect("work").count();
         assert_eq!(left, 0, "{kind}: no build directory is left");

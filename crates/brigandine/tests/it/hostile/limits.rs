@@ -1,11 +1,11 @@
-//! Builds that take more than their share.
+//! Builds that exceed their limits.
 
 use super::{SANDBOXES, evaluator, sandbox, unique};
 use crate::support::{Place, alive, run};
 
-/// What takes too much, by the limit that it meets; `$N` is for how long to sleep.
+/// The name of each job begins with the limit that it exceeds. `$N` is replaced by the number of seconds to sleep.
 const GREEDY: [(&str, &str); 12] = [
-    // `tail` keeps a line until it has ended.
+    // `tail` keeps a line in memory until it has seen the line's end.
     ("memory-one", "(head -c 400000000 /dev/zero; sleep $N) | tail"),
     (
         "memory-many",
@@ -28,7 +28,7 @@ const GREEDY: [(&str, &str); 12] = [
     ("file-deaf", "(trap '' XFSZ; head -c 40000000 /dev/zero > big || exit 7)"),
     ("file-output", "head -c 40000000 /dev/zero > $BRIGANDINE_OUT/big"),
     ("disk-many", "for i in 1 2 3 4 5 6 7; do head -c 16000000 /dev/urandom > f$i; done; sleep $N"),
-    // Below a path that the kernel does not take.
+    // These files are in a folder whose path is longer than the kernel accepts.
     (
         "disk-deep",
         "cc -x c -o it - <<E\n#include <sys/stat.h>\n#include <unistd.h>\n\
@@ -86,8 +86,9 @@ fn a_build_that_takes_more_than_its_limit_fails_with_the_limits_name() {
 
 #[test]
 fn a_fork_bomb_ends_and_the_server_goes_on() {
-    // One that bounds itself: 511 shells with a `sleep` each. What is being tested may be broken. Its first
-    // shell forks once: a shell ends when it cannot, which would end the build by itself.
+    // This fork bomb bounds itself, in case the limit does not work: 511 shells, each with a `sleep`. The first shell
+    // forks only once: a shell ends when it cannot fork, and if the first shell ended, the build would end without the
+    // limit.
     for kind in SANDBOXES {
         let place = Place::new();
         let repository = place.repository("sample");
@@ -139,8 +140,8 @@ fn a_build_that_ends_by_itself_beyond_its_limit_fails_with_the_limits_name() {
         let repository = place.repository("sample");
         place.write("config.toml", LIMITS);
         let mark = unique(420 + place_number);
-        // Faster than any look, so it is compiled before: it forks until it is refused, or has as many as it
-        // is told to, and gives up by itself.
+        // The program forks faster than the supervisor measures, so it is compiled by an earlier job. It stops when a
+        // fork is refused, or when it has the requested number of processes, and then ends by itself.
         let compile = format!(
             "cc -x c -o $BRIGANDINE_OUT/it - <<E\n#include <stdlib.h>\n#include <unistd.h>\n\
              int main(int n, char **all) {{ for (int i = 0; i < atoi(all[1]); i++) {{ \
@@ -163,7 +164,8 @@ fn a_build_that_ends_by_itself_beyond_its_limit_fails_with_the_limits_name() {
         ended.check_evaluated();
         let rows =
             place.rows("SELECT job, status, message FROM build WHERE job <> 'made' ORDER BY job");
-        // In the sandbox what it left ends with bubblewrap, and may be gone before it is counted.
+        // In the sandbox, the processes that the program left end together with bubblewrap, so they may be gone before
+        // they are counted.
         if kind == "off" {
             assert!(rows[0].starts_with("greedy|3|"), "{rows:?}");
             assert!(rows[0].contains("`build-processes`"), "{rows:?}");

@@ -1,7 +1,7 @@
-//! A person who may push, or who writes a specification, tries to get out and to reach what is another's: each
-//! test has one theme and all its variants that are known.
+//! Attacks by a person who may push, or who writes a specification, and who tries to escape from builds or to reach the
+//! data of others. Each test has one theme and all known variants of it.
 //!
-//! What the sandbox changes is tried without it and with it.
+//! If the sandbox can make a difference, an attack is tried without it and with it.
 
 mod bounds;
 mod descriptors;
@@ -19,14 +19,14 @@ mod user;
 use crate::support::{Place, Repository};
 use std::process::Command;
 
-/// The two ways in which builds are isolated.
+/// The two kinds of isolation that are tested.
 const SANDBOXES: [&str; 2] = ["off", "require"];
 
 /// The argument that chooses one of [`SANDBOXES`].
 ///
 /// # Panics
-/// The sandbox is wanted, and bubblewrap does not work on this machine: a test that passed without it
-/// would say what is not known.
+/// The sandbox is wanted, and bubblewrap does not work on this machine. The test must not pass then, because it would
+/// have tested nothing.
 fn sandbox(kind: &str) -> String {
     if kind == "require" {
         let probe = Command::new("bwrap")
@@ -57,12 +57,12 @@ fn sandbox(kind: &str) -> String {
     format!("--sandbox={kind}")
 }
 
-/// A text that no other process has in its command line, and that `sleep` takes for a long time.
+/// A number that no other process has in its command line. As an argument of `sleep` it is a long time.
 fn unique(number: usize) -> String {
     format!("{}{number:03}", 1_000_000 + u64::from(std::process::id()))
 }
 
-/// The same command, started by a shell after `before`.
+/// The same command, started by a shell that runs `before` first.
 pub(crate) fn started_by(before: &str, command: &Command) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("{before}; exec \"$@\""), "sh"]).arg(command.get_program());
@@ -76,7 +76,7 @@ pub(crate) fn started_by(before: &str, command: &Command) -> Command {
     shell
 }
 
-/// A job list whose commands may hold anything.
+/// Commits a job list. The commands may contain any characters.
 fn commands(repository: &Repository, jobs: &[(&str, &str)]) {
     let text: String = jobs
         .iter()
@@ -88,7 +88,7 @@ fn commands(repository: &Repository, jobs: &[(&str, &str)]) {
     repository.commit(&[("brigandine.toml", &text), ("none", "")]);
 }
 
-/// An evaluator that runs a shell script; the evaluation has one job.
+/// Makes a specification whose evaluator runs a shell script. The evaluation has one job.
 fn evaluator(place: &Place, repository: &Repository, script: &str) {
     let job = r#"{"job": "one", "derivation": {"command": "true"}}"#;
     repository.commit(&[("evaluate", &format!("{script}\necho '{job}'\n"))]);

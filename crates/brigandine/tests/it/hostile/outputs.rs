@@ -1,4 +1,4 @@
-//! What a build leaves is what its digest says, and nothing more; what the server keeps is the server's.
+//! Outputs have exactly the contents that their digest names, and only the server can read its own files.
 
 use super::{SANDBOXES, commands, sandbox, started_by};
 use crate::support::{Place, run};
@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Everything below a folder, with its mode.
+/// Collects everything below a folder, with its mode.
 fn modes(folder: &Path, below: &str, found: &mut Vec<(String, u32)>) {
     for entry in fs::read_dir(folder).expect("a folder").flatten() {
         let metadata = entry.metadata().expect("metadata");
@@ -61,7 +61,7 @@ E
             assert_eq!(mode, if runs { 0o555 } else { 0o444 }, "{kind} {name}: {mode:o}");
         }
         assert_eq!(fs::metadata(&output).expect("it").permissions().mode() & 0o7777, 0o555);
-        // Of the output itself too, whose default access list would come back with a copy made in it.
+        // The output itself is checked too, because a copy that is made in it would inherit its default ACL.
         for name in ["", "d/644", "twin"] {
             let names = rustix::fs::llistxattr_query(output.join(name)).expect("a file");
             assert_eq!(names, 0, "{kind}: `{name}` has attributes");
@@ -105,7 +105,7 @@ fn what_the_server_keeps_is_read_by_nobody_else() {
     assert_eq!(mode(&place.state().join("brigandine.db")), 0o600);
     let log = &place.rows("SELECT log_path FROM build")[0];
     assert_eq!(mode(&place.state().join(log)), 0o600);
-    // While it runs as well, with the files that SQLite makes beside the database.
+    // The files stay private while a server runs, and so do the files that SQLite makes beside the database.
     let server = crate::support::Process::start(place.command(&[]));
     server.trace("the server runs");
     for entry in fs::read_dir(place.state()).expect("the state").flatten() {
@@ -115,7 +115,7 @@ fn what_the_server_keeps_is_read_by_nobody_else() {
     }
 }
 
-/// Makes `$1` folders named `$2` in each other, and goes on below the last one with `$3`.
+/// A program that makes `$1` nested folders named `$2`, and then runs the shell script `$3` in the lowest one.
 const DIG: &str = "cc -x c -o $TMPDIR/dig - <<E
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -135,7 +135,7 @@ fn a_build_that_leaves_folders_deeper_than_the_stack_leaves_nothing_behind() {
         let out = format!("{DIG}cd $BRIGANDINE_OUT; $TMPDIR/dig 3000 d");
         commands(&repository, &[("deep", &deep), ("out", &out), ("shut", &shut)]);
         place.specify(&[("sample", &repository, "")]);
-        // With few descriptors there is not one for each level.
+        // There are fewer descriptors than levels of folders.
         let ended =
             run(started_by("ulimit -n 300", &place.command(&["--one-shot", &sandbox(kind)])));
         ended.check_evaluated();

@@ -3,7 +3,7 @@
 use super::{SANDBOXES, commands, evaluator, sandbox, unique};
 use crate::support::{Place, Process, alive, run, until};
 
-/// Ways to leave one's parent, with `$N` for how long to sleep.
+/// Ways to leave the parent process. `$N` is replaced by the number of seconds to sleep.
 const ESCAPES: [(&str, &str); 10] = [
     ("background", "sleep $N &"),
     ("session", "setsid sleep $N >/dev/null 2>&1 &"),
@@ -14,19 +14,19 @@ const ESCAPES: [(&str, &str); 10] = [
     ("holds", "setsid sleep $N 2>&1 &"),
     ("stopped", "(sh -c 'kill -STOP $$; sleep $N' &) >/dev/null 2>&1"),
     ("many", "for i in 1 2 3 4 5 6 7 8 9; do (env -i setsid sleep $N &) & done >/dev/null 2>&1"),
-    // Each process starts the next one and ends, so it is another one whenever it is looked at.
+    // Each process starts the next one and ends, so every look at `/proc` finds another process.
     (
         "hopping",
         "echo 'test $2 -gt 0 && sh hop $1 $(($2 - 1)) &' > hop; setsid sh hop $N 20000 >/dev/null 2>&1 &",
     ),
 ];
 
-/// Waits until the kernel knows no such process.
+/// Waits until no process has this text in its command line.
 fn wait_until_gone(text: &str) {
     until(|| alive(text), |count| *count == 0);
 }
 
-/// Waits until so many builds are there of which this holds.
+/// Waits until `count` builds fulfil the SQL condition `which`.
 fn wait_for_builds(place: &Place, which: &str, count: &str) {
     let ended = format!("SELECT count(*) FROM build WHERE {which}");
     until(
@@ -54,7 +54,8 @@ fn nothing_that_a_build_starts_outlives_it() {
         place.specify(&[("sample", &repository, "")]);
         let server = Process::start(place.command(&[&sandbox(kind)]));
         server.trace("the server runs");
-        // While the server lives on: its end is not what ends them. The database is asked from outside of it.
+        // The server still runs while the processes are looked for, so they are not gone because of its end. The test
+        // reads the database from outside of the server.
         wait_for_builds(&place, "status = 0", "10");
         for ((name, _), mark) in ESCAPES.iter().zip(&marks) {
             assert_eq!(alive(mark), 0, "{kind} {name}");
@@ -129,7 +130,7 @@ fn whatever_runs_ends_with_a_server_that_is_killed() {
     }
 }
 
-/// Whether this machine gives a program a namespace of its own, by the server's rights or a user's.
+/// Whether this machine allows a namespace for each program, with the server's rights or with those of a user.
 fn has_namespaces() -> bool {
     [&["--pid", "--mount"][..], &["--user", "--pid", "--mount"]].iter().any(|kinds| {
         let mut unshare = std::process::Command::new("unshare");
@@ -145,7 +146,8 @@ fn a_build_cannot_kill_its_supervisors_or_fails_with_them_and_nothing_of_it_live
     let repository = place.repository("sample");
     let (first, second) = (unique(600), unique(601));
     let away = |mark: &str| format!("setsid sleep {mark} >/dev/null 2>&1 &");
-    // The second one kills the process above as well, of which all supervisors come.
+    // The second job also kills the process above its supervisor: the fork server, which is the parent of all
+    // supervisors.
     let up = "$(sed 's/.*) . //' /proc/$PPID/stat | cut -d' ' -f1)";
     let jobs = [
         ("first", format!("{}\nkill -9 $PPID; echo on", away(&first))),
@@ -162,8 +164,8 @@ fn a_build_cannot_kill_its_supervisors_or_fails_with_them_and_nothing_of_it_live
     wait_until_gone(&first);
     wait_until_gone(&second);
     if has_namespaces() {
-        // The signal to the first process of its namespace is lost. Beyond that there is no process but,
-        // with the number 0, the group of the one that asks.
+        // In a namespace, a signal to the first process has no effect. The parent of that process has the number 0
+        // there, and a signal to 0 goes to the process group of the sender.
         assert_eq!(place.jobs(1), ["first|0", "second|1", "third|0"]);
     } else {
         assert_eq!(place.jobs(1), ["first|3", "second|3", "third|0"]);
@@ -172,14 +174,15 @@ fn a_build_cannot_kill_its_supervisors_or_fails_with_them_and_nothing_of_it_live
     assert!(server.end().success());
 }
 
-/// A traced supervisor could keep no limit and heed no cancel.
+/// If a supervisor is stopped or traced, neither limits nor a cancel reach the program.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn a_build_that_stops_its_supervisor_ends_with_it() {
     let place = Place::new();
     let repository = place.repository("sample");
     let (traces, stops) = (unique(610), unique(611));
-    // PTRACE_ATTACH: the tracer must live on, or the other one goes on.
+    // 16 is PTRACE_ATTACH. The tracer must stay alive, because the kernel resumes the traced process when the tracer
+    // ends.
     let trace =
         format!("exec perl -e 'syscall(101, 16, getppid(), 0, 0); exec \"sleep\", \"{traces}\"'");
     let stop = format!("kill -STOP $PPID; exec sleep {stops}");
@@ -231,7 +234,7 @@ fn a_canceled_build_of_the_sandbox_may_clean_up() {
     place.specify(&[("sample", &repository, "")]);
     let server = Process::start(place.command(&[&sandbox("require")]));
     server.trace("the server runs");
-    // `sleep` itself: the words of the script are in the command lines of bubblewrap and the shell before.
+    // Waits for `sleep` itself. The command lines of bubblewrap and of the shell contain the same words earlier.
     until(|| alive(&format!("sleep\0{}", unique(800))), |count| *count > 0);
     let canceled = run(place.tool(&["cancel", "1"]));
     assert!(canceled.status.success(), "{}", canceled.stderr);

@@ -1,9 +1,9 @@
-//! What of one job's end is another job's as well, and what is not.
+//! Which ends of a job's build also hold for other jobs, and which do not.
 
 use crate::support::{Gate, Place, Process, until};
 use std::fs;
 
-/// `specification|job|status` of the last evaluation of each specification.
+/// The jobs of the last evaluation of each specification, as `specification|job|status`.
 fn fates(place: &Place) -> Vec<String> {
     place.rows(
         "SELECT s.name, j.name, b.status FROM specification AS s
@@ -13,7 +13,7 @@ fn fates(place: &Place) -> Vec<String> {
     )
 }
 
-/// A specification whose jobs stand in it.
+/// A specification that contains its jobs.
 fn specified(name: &str, url: &std::path::Path, jobs: &str) -> String {
     format!(
         "[[specification]]\nname = \"{name}\"\n[[specification.input]]\nname = \"source\"\n\
@@ -22,7 +22,7 @@ fn specified(name: &str, url: &std::path::Path, jobs: &str) -> String {
     )
 }
 
-/// A job that takes longer than a second, and one that needs it.
+/// A job that takes longer than a second, and a job that needs it.
 fn slow(limit: &str) -> String {
     format!(
         "[[specification.job]]\nname = \"slow\"\ncommand = \"sleep 3\"\n{limit}\n\
@@ -47,7 +47,7 @@ fn a_failure_by_a_limit_is_not_that_of_a_job_with_a_greater_one() {
         write(smaller);
         place.good_one_shot();
         assert_eq!(fates(&place), ["sample|next|2", "sample|slow|3"], "{smaller}");
-        // The same limit, from another revision: the same fate, and no other start.
+        // A new revision with the same limit has the same result, and no build is started again.
         repository.git(&["commit", "--quiet", "--allow-empty", "--message=again"]);
         place.good_one_shot();
         assert_eq!(place.rows("SELECT count(*) FROM evaluation"), ["2"]);
@@ -55,7 +55,7 @@ fn a_failure_by_a_limit_is_not_that_of_a_job_with_a_greater_one() {
         write(greater);
         place.good_one_shot();
         assert_eq!(fates(&place), ["sample|next|0", "sample|slow|0"], "{greater}");
-        // A success is everybody's, whatever the limit.
+        // A success holds for every job, whatever its limit is.
         write(smaller);
         place.good_one_shot();
         repository.git(&["commit", "--quiet", "--allow-empty", "--message=once more"]);
@@ -73,13 +73,13 @@ fn a_failure_by_a_limit_is_not_that_of_another_specification() {
     let text = |names: &[(&str, &str)]| -> String {
         names.iter().map(|(name, limit)| specified(name, &repository.path, &slow(limit))).collect()
     };
-    // At the same time, and one after the other.
+    // First both specifications are built at the same time; later one after the other.
     let both = [("a", "timeout = \"1s\""), ("b", "timeout = \"60s\"")];
     place.write("specifications.toml", &text(&both));
     place.good_one_shot();
     let found = fates(&place);
     assert_eq!(found[2..], ["b|next|0", "b|slow|0"]);
-    // `a` fails by its own limit, unless it came second and was given the success of `b`.
+    // `a` fails by its own limit, unless `b` was built first and `a` got the success of `b`.
     assert!(
         found[..2] == ["a|next|2", "a|slow|3"] || found[..2] == ["a|next|0", "a|slow|0"],
         "{found:?}"
@@ -164,7 +164,7 @@ fn a_build_that_is_canceled_is_built_for_those_who_did_not_cancel_it() {
     assert_eq!(place.rows("SELECT status FROM build ORDER BY status"), ["0", "4"]);
 }
 
-/// The only output that is not empty.
+/// The only output that has files.
 fn output(place: &Place) -> std::path::PathBuf {
     let row = place.rows(
         "SELECT o.path FROM output AS o JOIN build AS b ON b.id = o.build_id WHERE b.job = 'made'",
@@ -196,14 +196,14 @@ fn an_output_that_is_gone_is_made_again() {
     place.specify(&[("sample", &repository, "")]);
     place.good_one_shot();
     let path = output(&place);
-    // Noticed by a new evaluation that links to its build.
+    // The missing output is noticed when a new evaluation is linked to its build.
     remove(&path);
     repository.commit(&[("brigandine.toml", &user("2"))]);
     place.good_one_shot();
     assert_eq!(fs::read_to_string(path.join("it")).expect("made again"), "made\n");
     assert_eq!(place.jobs(2), ["made|0", "user|0"]);
     place.check_consistency();
-    // Noticed by the first look of a server, although nothing is new.
+    // The missing output is noticed by the first look of a server, although there is no new revision.
     remove(&path);
     place.good_one_shot();
     assert_eq!(fs::read_to_string(path.join("it")).expect("made again"), "made\n");
@@ -254,7 +254,7 @@ fn a_damaged_output_is_replaced_before_it_is_shared() {
     writable(&path);
     writable(&path.join("it"));
     fs::write(path.join("it"), "evil\n").expect("written");
-    // Another job that makes the same.
+    // The command is spelt in another way, so this is another job, with the same output.
     let list = user("2").replace("echo made >", "echo 'made' >");
     repository.commit(&[("brigandine.toml", &list)]);
     place.good_one_shot();

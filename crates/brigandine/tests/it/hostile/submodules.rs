@@ -1,10 +1,10 @@
-//! Addresses in `.gitmodules`, and what else of a repository git could be led astray by.
+//! Addresses in `.gitmodules`, and other contents of a repository that could mislead git.
 
 use crate::support::{Place, Repository, run};
 use std::fs;
 use std::os::unix::fs::symlink;
 
-/// A repository with a submodule `stolen` at an address of somebody's choice.
+/// A repository with a submodule `stolen` at the address that an attacker chose.
 fn thief(place: &Place, name: &str, address: &str, revision: &str) -> Repository {
     let repository = place.repository(name);
     let modules = format!("[submodule \"stolen\"]\n\tpath = stolen\n\turl = {address}\n");
@@ -27,7 +27,7 @@ fn no_submodule_is_taken_from_another_specifications_clone() {
     place.good_one_shot();
     let clones = fs::read_dir(place.state().join("repositories")).expect("clones");
     let clone = clones.flatten().next().expect("a clone").path();
-    // From now on nobody but the server has it.
+    // From now on only the server's clone has the secret.
     fs::rename(&secret.path, place.path("moved")).expect("moved");
     symlink(place.state(), place.path("link")).expect("a link");
     fs::create_dir(place.path("folder")).expect("a folder");
@@ -74,7 +74,7 @@ fn no_submodule_is_taken_from_another_specifications_clone() {
     place.specify(&specifications);
     let home = place.path("home");
     fs::create_dir(&home).expect("a folder");
-    // A user who allows git more than usual.
+    // The configuration of this user allows more protocols than git does by default.
     fs::write(home.join(".gitconfig"), "[protocol]\n\tallow = always\n[safe]\n\tdirectory = *\n")
         .expect("written");
     let mut command = place.command(&["--one-shot"]);
@@ -142,8 +142,8 @@ fn nothing_of_a_repository_says_where_its_large_files_are_or_what_git_runs() {
     place.specify(&[("sample", &repository, "")]);
     let home = place.path("home");
     fs::create_dir(&home).expect("a folder");
-    // The filter tells where it would get its files from, by the rules of git-lfs: git's configuration wins
-    // over `.lfsconfig`.
+    // The filter prints the address from which git-lfs would fetch files. As in git-lfs, git's configuration takes
+    // precedence over `.lfsconfig`.
     let smudge = format!("git config --get lfs.url | tee {}; cat", seen.display());
     let text = format!(
         "[filter \"lfs\"]\n\tsmudge = \"{smudge}\"\n[filter \"other\"]\n\tsmudge = touch {}\n\

@@ -1,4 +1,4 @@
-//! Specifications that are slow on purpose do not keep others waiting.
+//! Specifications that are slow on purpose do not keep other specifications waiting.
 
 use crate::support::{Place, Process};
 use std::io::Read;
@@ -49,7 +49,7 @@ fn mute_git_hosts_do_not_keep_another_specification_waiting() {
         .collect();
     place.write("specifications.toml", &mute);
     let server = Process::start(place.command(&[]));
-    // Eight have connected and asked, and are never answered.
+    // Eight fetches have connected and sent a request. They never get an answer.
     let mut held = Vec::new();
     for _ in 0..8 {
         let (mut connection, _) = host.accept().expect("a fetch");

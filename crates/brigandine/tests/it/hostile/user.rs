@@ -1,7 +1,8 @@
-//! A server that is root runs builds and evaluators as another user; who that may be, and what it cannot do.
+//! A server that is root runs builds and evaluators as another user: which user that may be, and what that user cannot
+//! do.
 //!
-//! `daemon` stands for a user of one's own: every Linux system has it, and these tests leave it nothing. Run
-//! by another user than root, they ask what the server says then.
+//! `daemon` is the build user of these tests, because every Linux system has it; the tests leave no files that belong
+//! to it. If the tests run as another user than root, they check the error that the server reports.
 
 use super::{SANDBOXES, commands, evaluator, sandbox};
 use crate::support::{Ended, PROGRAM, Place, Repository, run};
@@ -19,7 +20,8 @@ fn is_root() -> bool {
     output("id", &["-u"]) == "0"
 }
 
-/// A place whose builds run as `daemon`, in a directory that others may go through, as states are.
+/// A place whose builds run as `daemon`. Other users may enter its directory, as they may enter the directories above a
+/// real state directory.
 fn place() -> Place {
     let place = Place::new();
     place.write("config.toml", "build-user = \"daemon\"\n");
@@ -32,7 +34,7 @@ fn built(place: &Place, repository: &Repository, kind: &str) -> Ended {
     run(place.command(&["--one-shot", &sandbox(kind)]))
 }
 
-/// The server is not root, and says that it cannot do what root can.
+/// Checks that the server, which is not root, refuses `build-user` and says why.
 fn is_refused(ended: &Ended) {
     assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains("only a server that runs as root"), "{}", ended.stderr);
@@ -56,7 +58,7 @@ fn builds_of_root_run_as_the_build_user_without_any_right() {
         assert!(ended.status.success(), "{}", ended.stderr);
         let (user, group) = (output("id", &["-u", "daemon"]), output("id", &["-g", "daemon"]));
         let log = place.build_log("job");
-        // In a user namespace the kernel shows groups that it does not map as that of nobody.
+        // In a user namespace the kernel shows `nobody` for groups that are not mapped.
         assert!(log.starts_with(&format!("{user}\n{group}\n{group}\n0022\n")), "{kind}: {log}");
         let none = "0000000000000000";
         for set in ["Inh", "Prm", "Eff", "Bnd", "Amb"] {
@@ -106,7 +108,7 @@ fn outputs_of_the_build_user_are_the_servers_when_they_are_stored() {
     }
 }
 
-/// Calls `f` with everything below the outputs in a directory.
+/// Calls `f` with everything below a directory, except for the empty output.
 fn each(directory: &Path, f: &mut impl FnMut(&Path)) {
     for entry in fs::read_dir(directory).expect("a directory").flatten() {
         let path = entry.path();
@@ -120,7 +122,7 @@ fn each(directory: &Path, f: &mut impl FnMut(&Path)) {
     }
 }
 
-/// What a program of a stranger tries to find out and to change, by the state directory's path.
+/// What a hostile program tries to read and to change. `STATE` is the path of the state directory.
 const REACH: &str = "set +e; ls -A $STATE | sort | tr '\\n' ' '; ls $STATE/work | wc -l\n\
     cat $STATE/token $STATE/brigandine.db $STATE/lock 2>/dev/null | wc -c\n\
     for it in token brigandine.db x outputs/x work/x; do echo bad 2>/dev/null > $STATE/$it && echo wrote $it; done\n\
@@ -129,8 +131,9 @@ const REACH: &str = "set +e; ls -A $STATE | sort | tr '\\n' ' '; ls $STATE/work 
     cat /proc/1/environ /proc/$PPID/environ 2>/dev/null | wc -c; umount $STATE 2>/dev/null && echo uncovered\n\
     unshare -rm umount $STATE 2>/dev/null && echo uncovered; :";
 
-/// What [`REACH`] said, after a look whether the state directory is as it was. In the sandbox `/tmp`, where
-/// these states are, is another one, in which a program may write.
+/// Checks that the state directory is unchanged. Returns what [`REACH`] printed, without the lines about writes that
+/// succeeded in the sandbox: there `/tmp`, which contains the state directory, is another folder that programs may
+/// write to.
 fn reached(place: &Place, kind: &str, log: &str) -> String {
     let state = place.state();
     let token = fs::read_to_string(state.join("token")).expect("a token");
@@ -149,13 +152,14 @@ fn the_build_user_reaches_nothing_of_the_state_directory_but_its_own() {
     for kind in SANDBOXES {
         for kept in [0o755, 0o700] {
             let place = place();
-            // A directory above may be closed as well, as root's own is.
+            // With the second mode, other users cannot enter the directory above the state directory, as is usual for
+            // directories of root.
             fs::set_permissions(place.path(""), fs::Permissions::from_mode(kept)).expect("a mode");
             let repository = place.repository("sample");
             fs::create_dir_all(place.state()).expect("a directory");
             place.write("state/token", "brigandine-reach-0123456789abcdef\n");
             let script = format!("STATE={}\n{REACH}\n", place.state().display());
-            // Beside it another one, whose directory it is not to find.
+            // Another job runs at the same time. The first job must not find its directory.
             commands(&repository, &[("job", &script), ("other", "sleep 2")]);
             let ended = built(&place, &repository, kind);
             if !is_root() {
@@ -205,7 +209,8 @@ fn a_list_that_is_read_by_a_process_is_read_whatever_modes_the_server_gives() {
     for kind in SANDBOXES {
         let place = place();
         let repository = place.repository("sample");
-        // Larger than what the server reads itself, and with an attribute, so that its files are written out.
+        // The job list is too large for the server to read it itself. The attribute makes git write the files to a
+        // directory.
         let filler = "# a comment\n".repeat(20_000);
         let list = format!("{filler}[[job]]\nname = \"one\"\ncommand = \"cat data\"\n");
         repository.commit(&[
@@ -254,7 +259,7 @@ fn a_user_that_is_no_user_for_builds_is_refused_in_words() {
     commands(&repository, &[("job", "true")]);
     let ended = built(&place, &repository, "off");
     assert!(ended.stderr.contains("there is no user `no-such-user-here`"), "{}", ended.stderr);
-    // One that could open the state directory by itself.
+    // The build user owns the state directory, so it could open the directory to others.
     let place = self::place();
     let repository = place.repository("sample");
     commands(&repository, &[("job", "true")]);
@@ -280,7 +285,7 @@ fn without_a_build_user_root_is_warned_and_with_the_usual_one_it_is_taken() {
         assert_eq!(place.build_log("job"), output("id", &["-un"]) + "\n");
         return;
     }
-    // A machine that has it: this one, with another list of users.
+    // Acts as a machine with the usual build user: this machine, with another list of users.
     let place = Place::new();
     let repository = place.repository("sample");
     commands(&repository, &[("job", "id -un")]);

@@ -1,6 +1,6 @@
-//! A browser that is told what to do: Chromium by WebDriver, without a window.
+//! Controls a browser: Chromium without a window, over WebDriver.
 //!
-//! WebDriver is JSON over HTTP, one request after the other, so the client is small; see
+//! WebDriver is JSON over HTTP, with one request after the other, so this client is small; see
 //! `docs/design/dependencies.md`.
 
 use super::{Process, until};
@@ -11,10 +11,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// For one command; a page that takes longer has hung.
+/// The time limit of one command. A page that takes longer has hung.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// Chromium with one tab. Ends with its driver.
+/// Chromium with one tab. When this is dropped, Chromium and its driver end.
 pub(crate) struct Browser {
     driver: Process,
     port: String,
@@ -22,7 +22,7 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Starts one with nothing remembered; `profile` is where it keeps what it needs.
+    /// Starts Chromium with an empty profile, which it stores at `profile`.
     pub(crate) fn start(profile: &Path) -> Self {
         let mut command = Command::new("chromedriver");
         command.arg("--port=0").stdin(Stdio::null());
@@ -56,7 +56,7 @@ impl Browser {
         browser
     }
 
-    /// Asks the driver; what it gives, or its refusal as a panic.
+    /// Sends a request to the driver and returns its answer. Panics if the driver refuses the request.
     fn request(&self, method: &str, path: &str, body: &Value) -> Value {
         let (status, value) = self.ask(method, path, body).expect("the driver answers");
         assert!(status == 200, "{method} {path}: {value:#}");
@@ -97,39 +97,39 @@ impl Browser {
         self.request("POST", &format!("/session/{}{path}", self.session), body)
     }
 
-    /// A command of Chromium's own protocol.
+    /// Runs a command of Chromium's own protocol.
     fn chromium(&self, name: &str, parameters: &Value) -> Value {
         self.command("/goog/cdp/execute", &json!({"cmd": name, "params": parameters}))
     }
 
-    /// Makes the window this wide.
+    /// Sets the width of the window.
     pub(crate) fn resize(&self, width: u32) {
         let metrics =
             json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
         self.chromium("Emulation.setDeviceMetricsOverride", &metrics);
     }
 
-    /// Lets pages run scripts, or not.
+    /// Allows or forbids scripts on pages.
     pub(crate) fn allow_scripts(&self, yes: bool) {
         self.chromium("Emulation.setScriptExecutionDisabled", &json!({"value": !yes}));
     }
 
-    /// Opens a page and waits until all that it loads is there.
+    /// Opens a page and waits until everything that it loads has arrived.
     pub(crate) fn open(&self, address: &str) {
         self.command("/url", &json!({"url": address}));
     }
 
-    /// What a script's `return` gives.
+    /// Runs a script and returns the value of its `return`.
     pub(crate) fn run(&self, script: &str) -> Value {
         self.command("/execute/sync", &json!({"script": script, "args": []}))
     }
 
-    /// Waits until a script gives something that is true.
+    /// Waits until a script returns `true`.
     pub(crate) fn wait(&self, script: &str) {
         until(|| self.run(script), |found| *found == Value::Bool(true));
     }
 
-    /// What was written to the console since the last time: errors of scripts, files that could not be loaded.
+    /// What was written to the console since the last call: errors of scripts, and files that could not be loaded.
     pub(crate) fn console(&self) -> Vec<String> {
         let found = self.command("/se/log", &json!({"type": "browser"}));
         let entries = found.as_array().cloned().unwrap_or_default();
@@ -139,7 +139,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Chromium ends with its session, and would outlive a driver that is killed.
+        // Chromium ends with its session. If only the driver were killed, Chromium would stay alive.
         let _ = self.ask("DELETE", &format!("/session/{}", self.session), &Value::Null);
         self.driver.signal("TERM");
     }

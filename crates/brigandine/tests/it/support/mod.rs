@@ -1,4 +1,4 @@
-//! A place with repositories, specification files and a server.
+//! A place with repositories, specification files and a server; and processes, gates and time limits for tests.
 
 pub(crate) mod browser;
 
@@ -9,18 +9,18 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// No wait of a test takes longer.
+/// The time limit of every wait in a test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(100);
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_brigandine");
 
-/// A directory of its own with all that a test needs.
+/// A temporary directory with everything that a test needs.
 pub(crate) struct Place {
     directory: tempfile::TempDir,
 }
 
-/// A run of the program that has ended.
+/// The result of a run of the program.
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: String,
@@ -28,7 +28,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// Of `serve --one-shot`: checks that every fetch and evaluation went well; builds may have failed.
+    /// Checks that every fetch and evaluation of `serve --one-shot` succeeded; builds may have failed.
     pub(crate) fn check_evaluated(&self) {
         let told = self.stderr.split_once("not everything went well:\n");
         let only_builds = told.is_some_and(|(_, told)| {
@@ -66,12 +66,12 @@ impl Place {
         repository
     }
 
-    /// The repository that [`Place::repository`] made.
+    /// A repository that [`Place::repository`] made before.
     pub(crate) fn repository_of(&self, name: &str) -> Repository {
         Repository { path: self.path(name) }
     }
 
-    /// Writes the specification file: one specification `name` per pair, whose only input is
+    /// Writes the specification file: one specification for each `(name, repository, more)`, whose only input is the
     /// branch `main` of the repository. `more` follows the input.
     pub(crate) fn specify(&self, specifications: &[(&str, &Repository, &str)]) {
         let text: String = specifications
@@ -87,13 +87,13 @@ impl Place {
         self.write("specifications.toml", &text);
     }
 
-    /// The server's command line over this place's state, specifications and, if there is one,
+    /// The command line of a server with this place's state directory, its specification file and, if there is one, its
     /// configuration.
     pub(crate) fn command(&self, more: &[&str]) -> Command {
         self.command_at("4", more)
     }
 
-    /// As [`Place::command`], with as many builds at once as given.
+    /// Like [`Place::command`], with this limit on running builds.
     pub(crate) fn command_at(&self, max_jobs: &str, more: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
         command.arg("serve").arg("--state").arg(self.state());
@@ -102,7 +102,7 @@ impl Place {
         if self.path("config.toml").exists() {
             command.arg("--config").arg(self.path("config.toml"));
         }
-        // Jobs of tests talk to them through files, which no sandbox shows.
+        // Jobs of tests communicate with the tests through files, which no sandbox shows.
         if !more.iter().any(|word| word.starts_with("--sandbox")) {
             command.arg("--sandbox=off");
         }
@@ -110,19 +110,19 @@ impl Place {
         command
     }
 
-    /// Handles every specification once.
+    /// Runs `serve --one-shot`, which handles every specification once.
     pub(crate) fn one_shot(&self) -> Ended {
         run(self.command(&["--one-shot"]))
     }
 
-    /// As [`Place::one_shot`], in which every fetch and evaluation must go well; builds may fail.
+    /// Like [`Place::one_shot`], but checks that every fetch and evaluation succeeded; builds may have failed.
     pub(crate) fn good_one_shot(&self) -> Ended {
         let ended = self.one_shot();
         ended.check_evaluated();
         ended
     }
 
-    /// Another command of the program over this place's state.
+    /// Another command of the program, for this place's state directory.
     pub(crate) fn tool(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
         command.args(arguments).arg("--state").arg(self.state()).stdin(Stdio::null());
@@ -137,7 +137,7 @@ impl Place {
         database
     }
 
-    /// The rows of a query, columns joined by `|`.
+    /// The rows of a query, with columns joined by `|`.
     pub(crate) fn rows(&self, sql: &str) -> Vec<String> {
         let database = self.database();
         let mut statement = database.prepare(sql).expect(sql);
@@ -159,7 +159,7 @@ impl Place {
         rows.expect(sql).map(|row| row.expect(sql)).collect()
     }
 
-    /// `job|status` of all jobs of the evaluation, by name.
+    /// The jobs of an evaluation as `job|status`, by name.
     pub(crate) fn jobs(&self, evaluation: i64) -> Vec<String> {
         self.rows(&format!(
             "SELECT job.name, build.status FROM job JOIN build ON build.id = build_id
@@ -167,7 +167,7 @@ impl Place {
         ))
     }
 
-    /// The text of a build's log as it is stored.
+    /// The text of a build's stored log.
     pub(crate) fn build_log(&self, job: &str) -> String {
         let rows = self.rows(&format!("SELECT log_path FROM build WHERE job = '{job}'"));
         let [path] = rows.as_slice() else { panic!("{job}: {rows:?}") };
@@ -183,7 +183,7 @@ impl Place {
         String::from_utf8(bytes).expect("text")
     }
 
-    /// Checks what must hold whenever no server runs, whatever happened before.
+    /// Checks what must hold whenever no server runs.
     pub(crate) fn check_consistency(&self) {
         assert_eq!(self.rows("PRAGMA integrity_check"), ["ok"]);
         assert_eq!(self.rows("PRAGMA foreign_key_check"), [""; 0]);
@@ -216,7 +216,7 @@ impl Place {
     }
 }
 
-/// A git repository that people push to.
+/// A git repository to which the tests commit.
 pub(crate) struct Repository {
     pub(crate) path: PathBuf,
 }
@@ -238,7 +238,7 @@ impl Repository {
         String::from_utf8_lossy(&done.stdout).trim().to_owned()
     }
 
-    /// Writes the files and commits everything; gives the revision.
+    /// Writes the files and commits everything. Returns the revision.
     pub(crate) fn commit(&self, files: &[(&str, &str)]) -> String {
         for (name, text) in files {
             let path = self.path.join(name);
@@ -250,7 +250,7 @@ impl Repository {
         self.git(&["rev-parse", "HEAD"])
     }
 
-    /// Commits a job list with these `(name, more)`; a command is part of `more`.
+    /// Commits a job list with these `(name, more)`. `more` has the other lines of the job, such as its command.
     pub(crate) fn jobs(&self, jobs: &[(&str, &str)]) -> String {
         let text: String = jobs
             .iter()
@@ -260,7 +260,7 @@ impl Repository {
     }
 }
 
-/// A process that is killed when it is dropped.
+/// A process that is killed when this is dropped.
 pub(crate) struct Process {
     pub(crate) child: Child,
     stdout: mpsc::Receiver<String>,
@@ -271,7 +271,7 @@ fn lines(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::sync_channel(100_000);
     thread("lines", move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-            // Read on even when nobody listens, so that the process never waits for us.
+            // All output is read, even if no test asks for it, so that the process never waits for room in the pipe.
             let _ = sender.try_send(line);
         }
     });
@@ -279,7 +279,7 @@ fn lines(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
 }
 
 impl Process {
-    /// Starts it; what it prints can be read line by line.
+    /// Starts a process. Its output can be read line by line.
     pub(crate) fn start(mut command: Command) -> Self {
         let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
@@ -288,12 +288,12 @@ impl Process {
         Self { child, stdout, stderr }
     }
 
-    /// Waits for a line of standard error that has this text.
+    /// Waits for a line on standard error that contains this text.
     pub(crate) fn trace(&self, text: &str) {
         self.traces(&[text]);
     }
 
-    /// Waits for a line of standard error for each of these texts, in any order.
+    /// Waits for lines on standard error that contain these texts, in any order.
     pub(crate) fn traces(&self, texts: &[&str]) {
         let (mut awaited, mut seen) = (texts.to_vec(), Vec::new());
         while !awaited.is_empty() {
@@ -305,12 +305,12 @@ impl Process {
         }
     }
 
-    /// The next line of its standard output.
+    /// The next line on standard output.
     pub(crate) fn line(&self) -> String {
         self.stdout.recv_timeout(PATIENCE).expect("a line in time")
     }
 
-    /// All further lines, until it closes its standard output.
+    /// All further lines, until the process closes its standard output.
     pub(crate) fn rest(&self) -> Vec<String> {
         let mut rest = Vec::new();
         loop {
@@ -328,7 +328,7 @@ impl Process {
         assert!(done.success());
     }
 
-    /// Waits for its end.
+    /// Waits until the process ends.
     pub(crate) fn end(mut self) -> ExitStatus {
         wait(&mut self.child)
     }
@@ -341,7 +341,7 @@ impl Drop for Process {
     }
 }
 
-/// Waits for a child's end; one that takes too long is killed, and the test fails.
+/// Waits until a child ends. After the time limit the child is killed, and the test fails.
 pub(crate) fn wait(child: &mut Child) -> ExitStatus {
     let (done, watched) = mpsc::sync_channel::<()>(1);
     let id = child.id().to_string();
@@ -378,8 +378,7 @@ pub(crate) fn run(mut command: Command) -> Ended {
     Ended { status, stdout, stderr: errors.join().expect("a reader") }
 }
 
-/// A named pipe: one side waits for the other, so a build can say that it runs, and be told to go
-/// on.
+/// A named pipe. A build writes to it to report that it runs, or reads from it to wait until it may go on.
 pub(crate) struct Gate {
     path: PathBuf,
 }
@@ -395,13 +394,13 @@ impl Gate {
         &self.path
     }
 
-    /// Waits until somebody opens the gate to write, and gives what is written.
+    /// Waits until somebody writes into the gate, and returns what was written.
     pub(crate) fn wait(&self) -> String {
         let path = self.path.clone();
         within(move || fs::read_to_string(path).expect("the gate"))
     }
 
-    /// Waits until somebody opens the gate to read, and lets it go on.
+    /// Waits until somebody reads from the gate, and lets the reader go on.
     pub(crate) fn open(&self) {
         let path = self.path.clone();
         within(move || {
@@ -427,7 +426,7 @@ pub(crate) fn within<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) 
     receiver.recv_timeout(PATIENCE).expect("in time")
 }
 
-/// How many processes carry this text in their environment.
+/// The number of processes that have this text as a variable in their environment.
 pub(crate) fn processes_with(mark: &str) -> usize {
     let Ok(processes) = fs::read_dir("/proc") else { return 0 };
     processes
@@ -439,15 +438,15 @@ pub(crate) fn processes_with(mark: &str) -> usize {
         .count()
 }
 
-/// How many processes the kernel knows whose command line has this text, wherever they are.
+/// The number of processes on the machine whose command line contains this text.
 pub(crate) fn alive(text: &str) -> usize {
     let processes = fs::read_dir("/proc").expect("/proc").flatten();
     let lines = processes.filter_map(|it| fs::read_to_string(it.path().join("cmdline")).ok());
     lines.filter(|line| line.contains(text)).count()
 }
 
-/// Asks until the answer is right, with a time limit: of what a server does without saying so, and of what
-/// the kernel tells only to those who ask, as the end of a process that is no child.
+/// Calls `ask` until its answer is right, with a time limit. For states that no process reports, such as the end of a
+/// process that is no child of this one.
 pub(crate) fn until<T: std::fmt::Debug>(ask: impl Fn() -> T, right: impl Fn(&T) -> bool) -> T {
     let began = std::time::Instant::now();
     loop {

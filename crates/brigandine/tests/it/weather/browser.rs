@@ -1,21 +1,23 @@
-//! Every page of the router in Chromium, on a telephone and on a desk, with scripts and without.
+//! Opens every page of the router in Chromium, with the widths of a telephone and of a desktop, with scripts and
+//! without.
 
 use crate::command::serve::{address, gated, open_gate, text};
 use crate::support::browser::Browser;
 use crate::support::{Place, Process, run, until};
 
-/// Kind, route and address of each page; see its header.
+/// The kind, route and address of each page; the file's header explains them.
 const LIST: &str = include_str!("../../data/pages/routes.txt");
 const FILL: &str = include_str!("../../data/pages/fill.sql");
 
-/// Says what is wrong with the page that is open: what is cut off, and what makes it wider than the window.
+/// A script that finds the faults of the open page: content that is cut off, and content that makes the page wider than
+/// the window.
 const FAULTS: &str = include_str!("faults.js");
 
-/// A telephone and a desk.
+/// The widths of a telephone and of a desktop, in pixels.
 const WIDTHS: [u32; 2] = [375, 1440];
 
-/// The state of a server in which everything happens at once: the sample with its build logs beside a build that
-/// runs, one that waits for room, one that waits for another, and an evaluation that failed.
+/// A server that shows every state at the same time: the sample with its build logs, a running build, a build that
+/// waits for a free place, a build that waits for another build, and an evaluation that failed.
 fn busy() -> (Place, Process, String) {
     let place = Place::new();
     let repository = place.repository("repository");
@@ -35,7 +37,8 @@ fn busy() -> (Place, Process, String) {
     let server = Process::start(place.command_at("1", &[]));
     let address = address(&server);
     until(|| text(&address, "/build/1"), |page| page.contains("55% of it"));
-    // Beside the server, since it puts right at its start what a killed one would have left so.
+    // The rows are inserted while the server runs. When it starts, it would repair them as the remains of a killed
+    // server.
     place.database().execute_batch(&format!("BEGIN;{FILL}COMMIT;")).expect("filled");
     let logs = place.state().join("logs/build/1");
     std::fs::create_dir_all(&logs).expect("a directory");
@@ -54,7 +57,7 @@ fn busy() -> (Place, Process, String) {
     (place, server, format!("http://{address}"))
 }
 
-/// Kind and address of the pages.
+/// The kind and the address of each page.
 fn pages() -> impl Iterator<Item = (&'static str, &'static str)> {
     LIST.lines().filter(|line| !line.starts_with(['#', 'f'])).map(|line| {
         let mut words = line.split_whitespace();
@@ -62,7 +65,7 @@ fn pages() -> impl Iterator<Item = (&'static str, &'static str)> {
     })
 }
 
-/// What the console says besides that a page that is refused is refused.
+/// The messages on the console, except the one that reports the status of a refused page.
 fn console(browser: &Browser, kind: &str) -> Vec<String> {
     let refused =
         |line: &String| kind == "refused" && line.contains("server responded with a status of 40");
@@ -87,7 +90,7 @@ fn every_page_is_whole_on_every_width_and_says_nothing_on_the_console() {
         browser.resize(width);
         for (kind, path) in pages().chain(own.map(|path| ("page", path))) {
             browser.open(&format!("{site}{path}"));
-            // The stream of changes is open, or there is none.
+            // Waits until the page's stream of changes is open, or the page has none.
             browser.wait("return !document.body.dataset.live || document.getElementById('link').textContent === 'live'");
             for fault in browser.run(FAULTS).as_array().expect("a list") {
                 faults.push(format!("{path} at {width}: {fault}"));
@@ -108,7 +111,8 @@ fn every_page_is_whole_on_every_width_and_says_nothing_on_the_console() {
 fn every_page_has_its_contents_without_scripts() {
     let (place, server, site) = busy();
     let browser = Browser::start(&place.path("profile"));
-    // Times go on between the two, and a few words are for one of them alone.
+    // Leaves out times, which differ between the two requests, and the words that only pages with or without scripts
+    // show.
     let text = "const copy = document.getElementById('main').cloneNode(true);
         copy.querySelectorAll('time, .took, noscript, label, .part').forEach((it) => it.remove());
         return copy.textContent.replace(/\\s+/g, ' ');";
@@ -158,7 +162,7 @@ fn an_open_page_follows_its_build_through_a_restart_to_the_new_log() {
     shows("exit status 1");
     assert!(run(place.tool(&["restart", "1"])).status.success());
     shows("start of 2");
-    // The line whose end has not come is there as well.
+    // The unfinished line is shown too.
     shows("half a line");
     let log = browser.run("return document.getElementById('log').innerText");
     assert!(!log.as_str().unwrap_or_default().contains("start of 1"), "{log}");

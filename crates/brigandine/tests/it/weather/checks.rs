@@ -1,4 +1,4 @@
-//! Checks tell the truth: the right job is blamed, every circle is named, what cannot be read is shown.
+//! Checks report the truth: the right job is blamed, every circle is named, and unreadable files are reported.
 
 use crate::command::serve::{address, text};
 use crate::support::{Ended, PROGRAM, Place, Process, run, until};
@@ -15,7 +15,7 @@ fn path(path: &Path) -> &str {
     path.to_str().expect("a path")
 }
 
-/// The messages of `check --jobs --json` for this list.
+/// The messages that `check --jobs --json` prints for this list.
 fn messages(list: &str) -> Vec<String> {
     let place = Place::new();
     let file = place.write("jobs.toml", list);
@@ -47,18 +47,18 @@ fn a_job_is_not_blamed_for_the_mistake_of_another() {
             assert!(messages[0].contains(told), "{messages:?}");
         }
     }
-    // A name that cannot be one is told, and whoever needs it is not.
+    // An invalid name is reported, and not the jobs that need the job with that name.
     let list = dependant.replace("compile", "com pile")
         + "[[job]]\nname = \"com pile\"\ncommand = \"x\"\n";
     let messages = messages(&list);
     assert_eq!(messages.len(), 1, "{messages:?}");
-    // What nobody could have meant is told beside it.
+    // A need that no wrong name can explain is reported as well.
     let both = format!("[[job]]\nnmae = \"x\"\ncommand = \"x\"\n{dependant}");
     let messages = self::messages(&both);
     assert!(messages.iter().any(|m| m.contains("job `test` needs `compile`, which is not there")));
 }
 
-/// A job list in which each job needs those named.
+/// A job list in which each job needs the named jobs.
 fn list(jobs: &[(&str, &[&str])]) -> String {
     let job = |(name, needs): &(&str, &[&str])| {
         format!("[[job]]\nname = \"{name}\"\nneeds = {needs:?}\ncommand = \"true\"\n")
@@ -66,7 +66,7 @@ fn list(jobs: &[(&str, &[&str])]) -> String {
     jobs.iter().map(job).collect()
 }
 
-/// The same jobs as the lines of an evaluator.
+/// The same jobs, as the lines of an evaluator.
 fn lines(jobs: &[(&str, &[&str])]) -> String {
     let job = |(name, needs): &(&str, &[&str])| {
         format!(
@@ -76,7 +76,7 @@ fn lines(jobs: &[(&str, &[&str])]) -> String {
     jobs.iter().map(job).collect()
 }
 
-/// What an evaluation says whose evaluator prints this.
+/// The message of an evaluation whose evaluator prints `output`.
 fn evaluated(output: &str) -> String {
     let place = Place::new();
     let repository = place.repository("repository");
@@ -104,7 +104,7 @@ fn every_circle_is_named_once_by_check_and_by_an_evaluation() {
             ],
             &[&["a", "b"], &["c", "d", "e"]],
         ),
-        // An eight, and two ways round.
+        // Two circles with a common job, and two circles with two common jobs.
         (&[("a", &["b", "c"]), ("b", &["a"]), ("c", &["a"])], &[&["a", "b"], &["a", "c"]]),
         (&[("a", &["b", "c"]), ("b", &["a"]), ("c", &["b"])], &[&["a", "b"], &["a", "c", "b"]]),
     ] {
@@ -230,7 +230,7 @@ fn a_build_that_misses_a_program_is_told_where_it_was_searched_for() {
     }
 }
 
-/// A server without `--replace`.
+/// Starts a server without `--replace`.
 fn server(place: &Place) -> Process {
     let mut command = Command::new(PROGRAM);
     command.args([
@@ -305,7 +305,7 @@ fn a_file_that_is_edited_under_the_server_is_told_on_pages_until_it_is_used() {
     let overview = until(page("/"), |page| page.contains(&add));
     assert!(overview.contains("has what is not used yet: more."), "{overview}");
     until(page("/jobset/spec"), |page| page.contains("says otherwise than what is used: input"));
-    // As many specifications do: a mistake is told before the server is started again with it.
+    // A mistake in the file is reported while the server runs, and not only when it is started again.
     place.write("specifications.toml", &format!("{before}oops = 1\n"));
     let overview = until(page("/"), |page| page.contains("would not start again"));
     assert!(overview.contains(": unknown key `oops`"), "{overview}");

@@ -1,4 +1,4 @@
-//! Damage to the server's clones: whatever is done to any of their files, the next look is as good as any.
+//! Damage to the server's clones: whatever file is damaged, the next look works.
 
 use crate::support::{Place, Process, Repository, run, until};
 use std::fs;
@@ -17,7 +17,7 @@ const DAMAGES: [(&str, Damage); 5] = [
     }),
     ("garbage", |file| {
         let bytes = fs::read(file).expect("read");
-        // No two bytes alike, none as it was, and as long.
+        // Every byte changes, by another value than the bytes beside it. The length stays the same.
         let garbage = bytes.iter().enumerate().map(|(place, byte)| byte ^ (place % 255 + 1) as u8);
         fs::write(file, garbage.collect::<Vec<u8>>()).expect("written");
     }),
@@ -29,7 +29,7 @@ const DAMAGES: [(&str, Damage); 5] = [
     }),
 ];
 
-/// A repository, and a clone of it that has files of every kind.
+/// A repository, and the server's clone of it, which has files of every kind.
 struct Clone {
     place: Place,
     repository: Repository,
@@ -41,7 +41,7 @@ impl Clone {
     fn new() -> Self {
         let place = Place::new();
         let repository = place.repository("sample");
-        // Enough that half of a pack is missed.
+        // The file is so long that the loss of half of a pack matters.
         let long: String =
             (0..4000_u32).map(|n| format!("{:x} ", n.wrapping_mul(2_654_435_769))).collect();
         repository.commit(&[("long", &long), ("deep/er/file", "old\n")]);
@@ -56,7 +56,7 @@ impl Clone {
         this.git(&["pack-refs", "--all"]);
         this.git(&["commit-graph", "write", "--reachable"]);
         this.git(&["multi-pack-index", "write"]);
-        // Loose objects and references beside those.
+        // Adds loose objects and references to the packed ones.
         this.push();
         this.place.good_one_shot();
         this
@@ -79,7 +79,7 @@ impl Clone {
         self.repository.commit(&[("brigandine.toml", &list)]);
     }
 
-    /// The newest build has everything in it.
+    /// Checks that the newest build succeeded and saw all files.
     fn check(&self, case: &str) {
         let newest = "SELECT status, log_path FROM build ORDER BY id DESC LIMIT 1";
         let rows = self.place.rows(newest);
@@ -90,7 +90,7 @@ impl Clone {
         assert_eq!(self.place.stored_log(log), expected, "{case}");
     }
 
-    /// Pushes, and has a running server build it.
+    /// Pushes, and waits until a running server has built the revision.
     fn evaluate(&mut self, case: &str) {
         self.push();
         let done = run(self.place.tool(&["evaluate", "sample"]));
@@ -117,7 +117,7 @@ impl Clone {
         files
     }
 
-    /// Does each of [`DAMAGES`] to each of the files that `wanted` names, in turn, and pushes.
+    /// Damages each file that `wanted` accepts in each way of [`DAMAGES`], one after the other, and pushes each time.
     fn try_all(&mut self, wanted: impl Fn(&str) -> bool, least: usize) {
         let saved = self.place.path("saved");
         copy(&self.clone, &saved);
@@ -199,7 +199,7 @@ fn a_clone_whose_folders_are_files_or_gone_is_made_again() {
     }
 }
 
-/// Where a killed git leaves them, no later one would touch the clone.
+/// As long as a lock file that a killed git left is there, git changes nothing in the clone.
 #[test]
 fn locks_that_a_killed_git_left_are_removed() {
     let mut clone = Clone::new();
@@ -231,14 +231,14 @@ fn locks_that_a_killed_git_left_are_removed() {
     assert_eq!(clone.git(&["rev-parse", &tip]), revision, "it is the same clone");
 }
 
-/// The kernel ends a process that reads beyond the end of a mapped file.
+/// If a process reads a mapped file beyond its end, the kernel kills the process.
 #[test]
 fn a_server_outlives_the_damage_of_files_that_it_has_open() {
     for ending in [".pack", ".idx"] {
         for (what, damage) in DAMAGES {
             let case = format!("{ending} {what}");
             let mut clone = Clone::new();
-            // The objects of the job must be read from a pack.
+            // The job's objects must be in a pack, so that a reader reads them from there.
             clone.git(&["gc", "--quiet", "--prune=now"]);
             let server = Process::start(clone.place.command(&[]));
             server.trace("the server runs");
@@ -255,7 +255,7 @@ fn a_server_outlives_the_damage_of_files_that_it_has_open() {
     }
 }
 
-/// Cloning all of a large repository again and again would help nobody.
+/// A new clone of a damaged repository would be damaged too, so a clone at each look would be useless work.
 #[test]
 fn a_repository_that_is_damaged_itself_is_told_and_not_cloned_at_each_look() {
     let place = Place::new();

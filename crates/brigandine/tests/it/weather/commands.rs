@@ -1,5 +1,5 @@
-//! Commands tell the truth: exit statuses are results, what waits notices that its server has gone, and
-//! what was asked for survives it.
+//! Commands report the truth: exit statuses are results, waiting commands notice that their server has gone, and
+//! requests survive the end of the server.
 
 use super::mounts::is_root;
 use crate::command::serve::{address, text};
@@ -12,7 +12,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// What notices within a second has this long on a machine that does much else.
+/// The time limit for what usually takes less than a second, on a busy machine.
 const SOON: Duration = Duration::from_secs(8);
 
 const BAD: (&str, &str) = ("bad", "command = \"echo no; exit 3\"");
@@ -28,7 +28,7 @@ fn place(jobs: &[(&str, &str)]) -> (Place, Repository) {
     (place, repository)
 }
 
-/// A server that has done all looks there are to do by itself.
+/// Starts a server that looks at the inputs only when it starts and when it is asked to.
 fn server(place: &Place) -> Process {
     let server = Process::start(place.command(&["--interval", "1d"]));
     address(&server);
@@ -39,7 +39,7 @@ fn json(ended: &Ended) -> Value {
     serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("no JSON: {}", ended.stdout))
 }
 
-/// The number of the build of this job, as soon as there is one.
+/// The number of the job's build. Waits until there is one.
 fn build_of(place: &Place, job: &str) -> String {
     let ask = || run(place.tool(&["builds", "--json"]));
     let found = |ended: &Ended| {
@@ -50,7 +50,7 @@ fn build_of(place: &Place, job: &str) -> String {
     until(|| found(&ask()), Option::is_some).expect("a build")
 }
 
-/// A specification whose only job says by the gate that it has begun, and goes on until it is ended.
+/// A specification whose only job reports through the gate that it runs, and then runs until it is ended.
 fn held() -> (Place, Gate) {
     let place = Place::new();
     let gate = Gate::new(place.path("gate"));
@@ -70,7 +70,7 @@ fn one_shot_ends_with_1_if_a_build_that_was_wanted_did_not_succeed_and_says_whic
         (&[GOOD, SLOW], 1, &[" slow: failed"]),
     ] {
         let (place, _repository) = place(jobs);
-        // The second time nothing is new, and what is wanted has still failed.
+        // The second run has no new revision, and reports again that the builds have failed.
         for _ in 0..2 {
             let ended = place.one_shot();
             assert_eq!(ended.status.code(), Some(status), "{jobs:?}: {}", ended.stderr);
@@ -150,7 +150,7 @@ fn waiting_for_builds_gives_their_result_as_the_exit_status() {
     assert_eq!((failed.status.code(), &*failed.stdout), (Some(1), "no\n"));
     assert!(failed.stderr.contains("failed: exit status 3"), "{}", failed.stderr);
     assert_eq!(follow(&child).status.code(), Some(1));
-    // Without --follow the log is what was asked for.
+    // Without `--follow`, the exit status does not tell the build's result.
     assert_eq!(run(place.tool(&["log", &bad])).status.code(), Some(0));
     let ended = run(place.tool(&["wait", &good, "99"]));
     assert_eq!(ended.status.code(), Some(3));
@@ -220,7 +220,8 @@ fn what_the_inputs_were_set_back_to_counts_and_not_the_newest_evaluation() {
         let page = text(&address, page);
         assert!(page.contains("The inputs were set back to"), "{page}");
     }
-    // What the next look would otherwise find to be new.
+    // Retention must keep the evaluation of the revisions that the inputs have now. Otherwise the next look would
+    // evaluate them again.
     assert!(run(place.tool(&["prune"])).status.success());
     assert_eq!(place.rows("SELECT id FROM evaluation"), ["1", "2"]);
     repository.git(&["reset", "--quiet", "--hard", "ORIG_HEAD"]);
@@ -253,11 +254,11 @@ fn what_waits_notices_that_its_server_was_killed_and_an_interrupt_ends_it_at_onc
     let place = Place::new();
     let gate = Gate::new(place.path("gate"));
     let repository = place.repository("repository");
-    // Heeds no request to end, so that a cancel is still under way when the server is killed.
+    // The build ignores TERM, so that the cancel is still in progress when the server is killed.
     let command =
         format!("command = \"trap '' TERM; echo begun > '{}'; sleep 300\"", gate.path().display());
     repository.jobs(&[("deaf", &command)]);
-    // A host that takes connections and says nothing.
+    // A host that accepts connections and sends nothing.
     let mute = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = mute.local_addr().expect("an address").port();
     place.write("config.toml", "[limits]\nbuild-grace = \"5m\"\n");
@@ -297,7 +298,7 @@ fn what_waits_notices_that_its_server_was_killed_and_an_interrupt_ends_it_at_onc
         assert_eq!(waiting.end().code(), Some(1), "command {number}");
     }
     assert!(killed.elapsed() < SOON, "{:?}", killed.elapsed());
-    // The wish to cancel was stored: the next server does it, and starts nothing.
+    // The request to cancel was stored. The next server cancels the build and starts nothing.
     assert_eq!(place.rows("SELECT status FROM build"), ["-1"]);
     let server = Process::start(place.command(&["--interval", "1d"]));
     address(&server);
@@ -348,7 +349,7 @@ fn without_a_server_waiting_ends_soon_and_says_so() {
     }
 }
 
-/// A place whose specification has so many evaluations of one job each.
+/// A place whose specification has `count` evaluations of one job each.
 fn evaluated(count: usize) -> (Place, Repository) {
     let (place, repository) = place(&[GOOD]);
     for round in 0..count {
@@ -363,7 +364,7 @@ fn prune_waits_for_what_was_due_when_it_was_asked_beside_a_server_that_goes_on()
     let (place, repository) = evaluated(3);
     place.write("config.toml", "[keep]\nevaluations = 1\n");
     let server = server(&place);
-    // New ones become due all the time, and the server deletes what it was asked for, not these.
+    // Evaluations become due all the time. `prune` waits only for those that were due when it began.
     std::thread::scope(|scope| {
         let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(1);
         let (place, repository) = (&place, &repository);
@@ -394,24 +395,25 @@ fn prune_waits_for_what_was_due_when_it_was_asked_beside_a_server_that_goes_on()
 fn prune_goes_by_what_the_server_that_runs_was_told_and_says_so() {
     let (place, _repository) = evaluated(3);
     let go = |ended: &Ended| json(ended)[0]["evaluations"].as_i64();
-    // No server: only what is named.
+    // Without a server, only the options of the command decide what is deleted.
     let ended = run(place.tool(&["prune", "--dry-run", "--json"]));
     assert_eq!(go(&ended), Some(0));
     assert!(ended.stderr.contains("everything (no server runs on"), "{}", ended.stderr);
     let config = place.write("config.toml", "[keep]\nevaluations = 1\n");
     let all = place.write("all.toml", "");
     let server = server(&place);
-    // Its own run at the start deletes some: one more is due.
+    // The server's own run when it starts may still be deleting evaluations, so this run waits until none is due.
     let _ = run(place.tool(&["prune"]));
     let ended = run(place.tool(&["prune", "--dry-run", "--json"]));
     assert_eq!(json(&ended)[0]["keep"]["evaluations"], 1, "{}", ended.stdout);
     let told = format!("1 evaluations (the server that runs, from {})", config.display());
     assert!(ended.stderr.contains(&told), "{}", ended.stderr);
-    // Another file than the server's: what it would do, and that the server has another.
+    // If the file is not the server's, the command shows what it would delete, and says that the server's rule is
+    // another one.
     let all = all.to_str().expect("a path");
     let ended = run(place.tool(&["prune", "--dry-run", "--config", all]));
     assert!(ended.stderr.contains("the server that runs has: 1 evaluations"), "{}", ended.stderr);
-    // The file says where the state is, as it does to the server.
+    // The command takes the state directory from the file, as the server does.
     let named = format!("state = {:?}\n[keep]\nevaluations = 2\n", place.state());
     let named = place.write("named.toml", &named);
     let mut command = Command::new(crate::support::PROGRAM);
@@ -421,7 +423,7 @@ fn prune_goes_by_what_the_server_that_runs_was_told_and_says_so() {
         command
     });
     assert_eq!(json(&ended)[0]["keep"]["evaluations"], 2, "{}", ended.stderr);
-    // The server is not made to delete by it, and is not waited for in vain.
+    // The server deletes by its own rule, and the command does not wait for deletions that will not happen.
     let began = Instant::now();
     let ended = run(place.tool(&["prune", "--config", all]));
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
@@ -434,7 +436,8 @@ fn prune_goes_by_what_the_server_that_runs_was_told_and_says_so() {
 
 #[test]
 fn prune_notices_that_its_server_was_killed() {
-    // Keeps everything, says the configuration of the server; the command is told that it keeps one.
+    // The server keeps everything. `server.json` is changed, so that the command believes that the server keeps one
+    // evaluation, and waits.
     let (place, repository) = evaluated(2);
     place.write("config.toml", "");
     place.specify(&[("spec", &repository, "")]);
@@ -477,10 +480,10 @@ fn a_list_of_what_is_not_there_names_what_is_near() {
         assert!(ended.stderr.contains(told), "{arguments:?}: {}", ended.stderr);
         assert_eq!(ended.stdout, "", "{arguments:?}");
     }
-    // There is such a job and such a system, and no build of this kind: no mistake.
+    // The job and the system exist, but no build has this status. That is no mistake.
     let ended = run(place.tool(&["builds", "--job", "good", "--status", "failed"]));
     assert_eq!((ended.status.code(), &*ended.stderr), (Some(0), "no build is like this\n"));
-    // Builds of a specification that was removed are there still.
+    // The builds of a removed specification are still listed.
     assert!(run(place.tool(&["spec", "remove", "spec"])).status.success());
     assert_eq!(run(place.tool(&["builds", "--spec", "spec"])).stdout.lines().count(), 3);
 }
@@ -499,7 +502,7 @@ fn builds_as_json_have_what_the_table_has() {
         assert_eq!((&build["status"], &build["reason"]), (&status.into(), &reason.into()));
         assert!(build["queuedtime"].as_i64() > Some(1_600_000_000), "{build}");
         assert_eq!(build["seconds"].is_i64(), build["starttime"] != 0, "{build}");
-        // What clients of the API know stays.
+        // The fields that clients of the API know are there too.
         assert_eq!((&build["finished"], &build["jobset"]), (&1.into(), &"spec".into()));
     }
 }
@@ -591,7 +594,7 @@ fn a_state_directory_that_may_not_be_looked_at_is_told_as_such() {
     for arguments in [&["builds"][..], &["spec", "list"], &["wait", "1"], &["evaluate", "spec"]] {
         let mut command = place.tool(arguments);
         if is_root() {
-            // Whom modes mean nothing otherwise.
+            // Root ignores modes, unless it lacks these capabilities.
             let tool = command;
             command = Command::new("setpriv");
             command.arg("--bounding-set=-dac_override,-dac_read_search");

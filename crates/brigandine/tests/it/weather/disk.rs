@@ -1,4 +1,4 @@
-//! A full disk: waited out, told on every page, and held against no build.
+//! A full disk: the server waits until there is room, every page reports it, and no build fails because of it.
 
 use super::mounts::{Mounts, place};
 use crate::command::serve::{address, text};
@@ -37,7 +37,7 @@ fn is_told(page: &String) -> bool {
     page.contains("class=\"note other\"") && page.contains("nothing is started until")
 }
 
-/// Ends well, and leaves a sound database with these jobs.
+/// Shuts the server down, and checks that the database can still be read.
 fn ends_well(small: &Small, server: Process) {
     server.signal("TERM");
     assert!(server.end().success());
@@ -59,7 +59,7 @@ fn a_build_that_meets_a_full_disk_is_built_again_when_there_is_room() {
         "command = \"dd if=/dev/zero of=big bs=1M count=8 2>&1; test $(stat -c %s big) = 8388608\"";
     let small = Small::new("24m", &[("big", job)]);
     let filler = small.path("filler");
-    // So little is left that the server runs, and the build does not.
+    // So little room is left that the server runs, but the build does not.
     fs::write(&filler, vec![7; 17 << 20]).expect("a file");
     let server = small.serve();
     let address = address(&server);
@@ -82,7 +82,8 @@ fn a_build_that_fills_the_disk_itself_fails_in_the_end_and_says_why() {
     let small = Small::new("24m", &[("greedy", job)]);
     let server = small.serve();
     let address = address(&server);
-    // Each time as much is free as before: it is built again after a while, and not for ever.
+    // After each attempt, as much room is free as before it. So the build is tried again after a pause, but not for
+    // ever.
     server.trace("a build was lost");
     until(|| text(&address, "/queue"), is_told);
     server.trace("a build was lost");
@@ -113,7 +114,7 @@ fn a_log_that_meets_a_full_disk_says_where_it_is_cut_and_the_build_is_tried_agai
         },
     );
     assert!(cut.contains("chatter\nchatter\n"));
-    // It gave back what it took: it is built again.
+    // The build gave its room back, so it is built again.
     until(|| text(&address, "/build/1"), |page| page.contains("succeeded"));
     assert!(text(&address, "/build/1/log/raw").ends_with("quiet\nend\n"));
     ends_well(&small, server);
@@ -127,7 +128,7 @@ fn a_full_disk_ends_no_server_and_all_goes_on_when_there_is_room() {
     until(|| text(&address, "/build/1"), |page| page.contains("succeeded"));
     let filler = small.fill();
     until(|| text(&address, "/"), is_told);
-    // A push, looks, a wish, a change by a command and a start of the retention meet it.
+    // A push, looks, and commands that request, change and prune meet the full disk.
     small.place.repository_of("sample").jobs(&[("later", "command = \"true\"")]);
     for arguments in
         [&["prune"][..], &["restart", "1"], &["cancel", "1"], &["builds"], &["log", "1"]]
@@ -180,7 +181,7 @@ fn nothing_is_started_while_less_than_the_reserve_is_free() {
     fs::write(&filler, vec![7; 18 << 20]).expect("a file");
     until(|| text(&address, "/"), is_told);
     ends_well(&small, server);
-    // Off: whatever is free, it is tried.
+    // Without a reserve, builds start however little is free.
     small.place.write("config.toml", "[limits]\ndisk-reserve = 0\n");
     small.place.repository_of("sample").jobs(&[("more", "command = \"true\"")]);
     let server = small.serve();
@@ -210,7 +211,7 @@ fn outputs_that_meet_a_full_disk_are_made_again() {
     assert_eq!(fs::read_dir(mounts.path(&outputs)).expect("outputs").count(), 2);
 }
 
-/// Makes empty files in a folder until the file system has no room for another one, or so many.
+/// Makes empty files in a folder until the file system has no room for another file, or until there are `most` files.
 fn fill_with_files(folder: &Path, most: usize) -> Vec<std::path::PathBuf> {
     let mut made = Vec::new();
     for number in 0..most {
@@ -239,7 +240,7 @@ fn a_file_system_that_has_no_room_for_files_is_a_full_disk() {
     assert!(text(&address, "/api/latestbuilds?nr=1").contains("\"buildstatus\":0"), "JSON goes on");
     fillers.iter().for_each(|path| fs::remove_file(path).expect("room"));
     until(|| statuses(&address), |all| all == &[0, 0]);
-    // So few are left that the server runs, and the build does not.
+    // So few files can be made that the server runs, but the build does not.
     let fillers = fill_with_files(&small.path(""), 600);
     fillers.iter().rev().take(60).for_each(|path| fs::remove_file(path).expect("some room"));
     small.place.repository_of("sample").jobs(&[("last", job)]);
@@ -260,7 +261,7 @@ fn an_evaluation_that_meets_a_full_disk_for_a_moment_is_begun_again() {
     let evaluator = "[specification.evaluator]\nkind = \"command\"\ncommand = [\"sh\", \"-c\", \
                      \"echo '{\\\"job\\\": \\\"job\\\", \\\"derivation\\\": {\\\"command\\\": \\\"true\\\"}}'\"]";
     place.specify(&[("sample", &repository, evaluator)]);
-    // What a checkout has no room for is removed before anybody can see that there was none.
+    // A checkout that does not fit is removed immediately, so the server finds room when it looks afterwards.
     let checkouts = place.state().join("checkouts");
     let mounts = Mounts::new(&[(Path::new(&checkouts), "16m,nr_inodes=200")]);
     let server = Process::start(mounts.command(&place.command(&["--interval", "1s"])));

@@ -1,5 +1,5 @@
-//! What the documents say is true: their files pass the checks, their commands are commands, their links
-//! lead somewhere.
+//! The documents are true: their files pass the checks, the program accepts their commands, and their links lead
+//! somewhere.
 
 use crate::support::{Ended, PROGRAM, Place, run};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace")
 }
 
-/// The documents of the server, and those of both products.
+/// The documents of the server, and those that belong to both products.
 fn documents() -> Vec<(PathBuf, String)> {
     let root = root();
     let mut paths: Vec<PathBuf> = [
@@ -31,7 +31,7 @@ fn documents() -> Vec<(PathBuf, String)> {
     paths.into_iter().map(read).collect()
 }
 
-/// The fenced blocks of a document in this language.
+/// The fenced blocks of a document that are in this language.
 fn blocks(text: &str, language: &str) -> Vec<String> {
     let (mut blocks, mut open) = (Vec::new(), None::<(bool, String)>);
     for line in text.lines() {
@@ -52,7 +52,7 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
     blocks
 }
 
-/// The words of a shell command, without quotes, up to what is not the command's own.
+/// The words of a shell command, without quotes, up to a pipe, a redirection or the next command.
 fn words(command: &str) -> Vec<String> {
     let command = command.split(" #").next().unwrap_or_default();
     let words = command.split_whitespace().map(|word| word.trim_matches(['"', '\'']).to_owned());
@@ -61,7 +61,7 @@ fn words(command: &str) -> Vec<String> {
         .collect()
 }
 
-/// Every call of the program in the documents: where, and its arguments.
+/// Every call of the program in the documents: the document and the arguments.
 fn calls() -> Vec<(String, Vec<String>)> {
     let mut calls = Vec::new();
     for (path, text) in documents() {
@@ -77,7 +77,7 @@ fn calls() -> Vec<(String, Vec<String>)> {
                 calls.push((place.clone(), words(&line[at + "brigandine ".len()..])));
             }
         }
-        // In the text: `brigandine log 7`.
+        // Calls within the text, such as `brigandine log 7`.
         for part in text.split('`').skip(1).step_by(2).filter(|part| !part.contains('\n')) {
             if let Some(rest) = part.strip_prefix("brigandine ") {
                 calls.push((place.clone(), words(rest)));
@@ -87,7 +87,7 @@ fn calls() -> Vec<(String, Vec<String>)> {
     calls
 }
 
-/// Values in the place of those that a document leaves open.
+/// A value in the place of a placeholder in the documents.
 fn closed(word: &str) -> String {
     match word {
         "ID" | "BUILD" | "BUILD..." | "ID," | "$n" | "N" => "7",
@@ -99,7 +99,7 @@ fn closed(word: &str) -> String {
     .to_owned()
 }
 
-/// Whether the program takes these arguments: with `--help` at the end it reads them, and does nothing.
+/// Runs the program with these arguments and `--help`: it reads the arguments, and does nothing.
 fn taken(arguments: &[String]) -> Ended {
     let mut command = Command::new(PROGRAM);
     command.args(arguments.iter().map(|word| closed(word))).arg("--help");
@@ -108,7 +108,7 @@ fn taken(arguments: &[String]) -> Ended {
 
 #[test]
 fn every_call_of_the_program_in_the_documents_is_one_that_it_takes() {
-    // What it does not take is told, also in this way.
+    // Even with `--help`, the program refuses wrong arguments.
     for wrong in [&["serve", "--nope"][..], &["serve", "--interval", "x"], &["nope"]] {
         let wrong: Vec<String> = wrong.iter().map(|word| (*word).to_owned()).collect();
         assert_eq!(taken(&wrong).status.code(), Some(2), "{wrong:?}");
@@ -127,7 +127,7 @@ fn every_file_that_the_documents_show_passes_the_check() {
     for (path, text) in documents() {
         for block in blocks(&text, "toml") {
             let place = Place::new();
-            // A configuration names a file beside it.
+            // The configuration names this specification file, which must be beside it.
             let hello =
                 "[[specification]]\nname = \"hello\"\n[[specification.input]]\nurl = \"/srv/x\"\n";
             place.write("hello.toml", hello);
@@ -218,7 +218,7 @@ fn what_the_readme_writes_to_begin_with_can_be_built() {
     let list = files.iter().find(|file| file.starts_with("[[job]]")).expect("a job list");
     let place = Place::new();
     let repository = place.repository("hello.git");
-    // What the job list names: sources, a Makefile that makes `hello`, and a test of it.
+    // The files that the job list names: sources, a Makefile that makes `hello`, and a test of it.
     repository.commit(&[
         ("brigandine.toml", list),
         ("src/hello.c", "#include <stdio.h>\nint main(void) { puts(\"hello\"); return 0; }\n"),

@@ -1,4 +1,5 @@
-//! Repositories as git makes them: what git itself can check out is built, and of the rest is said what to do.
+//! Repositories of every form that git makes: what git can check out is built, and for everything else the server says
+//! what to do.
 
 use super::{newest_log, refusal};
 use crate::command::serve::{address, text};
@@ -9,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::Command;
 
-/// A specification of these lines about its input.
+/// Writes a specification. `url` is the address of its input, and `reference` has further lines of the input.
 fn specify(place: &Place, url: &str, reference: &str) {
     place.write(
         "specifications.toml",
@@ -126,17 +127,17 @@ fn every_form_in_which_git_keeps_a_repository_is_built() {
     let reftable =
         ["init", "--quiet", "--ref-format=reftable", "--initial-branch=main", "reftable"];
     let done = Command::new("git").arg("-C").arg(&root).args(reftable).output().expect("git");
-    // From 2.45 on.
+    // git knows this form since version 2.45.
     if done.status.success() {
         git(&place.path("reftable"), &["pull", "--quiet", &path("origin"), "main"]);
         forms.push(path("reftable"));
     }
-    // git reads a bundle by its path alone.
+    // git reads a bundle only by its path, not by a `file://` URL.
     let bundle = format!("file://{}", path("bundle"));
     let schemes = forms.iter().flat_map(|form| [form.clone(), format!("file://{form}")]);
     let schemes = schemes.filter(|url| *url != bundle);
     for (number, url) in schemes.enumerate() {
-        // A new job for each, which nothing before has built.
+        // Each form gets a new job, so that no earlier build is reused.
         place.write(
             "specifications.toml",
             &format!(
@@ -232,7 +233,7 @@ fn a_repository_with_sha256_is_built_with_its_tags_submodules_and_pushes() {
     }
     let subject = place.rows("SELECT DISTINCT subject, author FROM checkout ORDER BY 1");
     assert_eq!(subject, ["a change|Sample", "mode|Sample"], "{subject:?}");
-    // A plain one, whose files are taken out of the clone one by one.
+    // A repository without attributes and submodules. Builds take its files from the clone one by one.
     let plain = make("plain");
     let revision =
         plain.commit(&[("brigandine.toml", &list("cat a b")), ("a", "1\n"), ("b", "2\n")]);
@@ -263,7 +264,7 @@ fn what_cannot_be_built_is_told_in_words_that_say_what_to_do() {
         let expected = format!("what it names is a {kind} and no revision");
         assert!(told.contains(&expected), "{told}");
         let clones = fs::read_dir(place.state().join("repositories")).expect("clones").count();
-        // One for each spelling of the address.
+        // One clone for each of the two spellings of the address.
         assert_eq!(clones, 2);
     }
     let tree = repository.git(&["rev-parse", "HEAD^{tree}"]);
@@ -342,7 +343,8 @@ fn file_names_of_any_bytes_are_checked_out_selected_and_shown() {
         place.good_one_shot();
         let log =
             place.rows("SELECT log_path FROM build WHERE job = 'all' ORDER BY id DESC LIMIT 1");
-        // Each name but the folder's, once more what is in the folder and behind the link.
+        // There is a line for each name except the folder's, one for the long name, one for the file in the folder, and
+        // one for the link.
         let folder_and_link = 2;
         let plain = names.len() - 1 + 1;
         assert!(
@@ -403,7 +405,7 @@ fn gitlinks_without_a_submodule_are_empty_folders() {
     place.specify(&[("sample", &repository, "submodules = true")]);
     place.good_one_shot();
     assert_eq!(newest_log(&place), "from the library\nstray\nthird/off\n");
-    // Without any `.gitmodules` as well.
+    // Without a `.gitmodules` the submodule is an empty folder as well.
     repository.git(&["rm", "--quiet", "--cached", ".gitmodules"]);
     let text = list("find stray third | sort");
     fs::write(repository.path.join("brigandine.toml"), text).expect("written");
@@ -411,12 +413,12 @@ fn gitlinks_without_a_submodule_are_empty_folders() {
     repository.git(&["commit", "--quiet", "--message=none"]);
     place.good_one_shot();
     assert_eq!(newest_log(&place), "stray\nthird\nthird/library\nthird/off\n");
-    // But one that is named and has no address is a mistake.
+    // A submodule that `.gitmodules` names without an address is a mistake.
     repository.commit(&[(".gitmodules", "[submodule \"x\"]\n\tpath = stray\n")]);
     assert!(refusal(&place).contains("`.gitmodules` has no `url` for `stray`"));
 }
 
-/// A repository that keeps `*.bin` by git-lfs.
+/// A repository that stores `*.bin` with git-lfs.
 fn large(place: &Place, contents: &str) -> Repository {
     let repository = place.repository("sample");
     repository.git(&["lfs", "install", "--local"]);
@@ -477,7 +479,7 @@ fn a_large_file_that_is_lost_is_an_error_with_its_name() {
     assert_eq!(clones, 1, "nothing is wrong with the clone");
     let logs = Command::new("find").arg(place.state()).args(["-path", "*lfs/logs*"]).output();
     assert_eq!(String::from_utf8_lossy(&logs.expect("find").stdout), "");
-    // It is looked for again: people push what they forgot.
+    // The next look searches for the file again, because people may push it later.
     let objects = repository.path.join(".git/lfs/objects");
     let stored = repository.git(&["show", "HEAD:a.bin"]);
     let digest = stored.split("sha256:").nth(1).and_then(|rest| rest.split_whitespace().next());
@@ -494,7 +496,7 @@ fn without_git_lfs_it_is_told_what_to_install() {
     let place = Place::new();
     let repository = large(&place, "large\n");
     place.specify(&[("sample", &repository, "")]);
-    // A search path with everything but git-lfs.
+    // A search path with every program except git-lfs.
     let folder = place.path("programs");
     fs::create_dir(&folder).expect("a folder");
     for directory in std::env::split_paths(&std::env::var_os("PATH").expect("a path")) {
@@ -511,7 +513,7 @@ fn without_git_lfs_it_is_told_what_to_install() {
     assert_eq!(ended.status.code(), Some(1));
     let told = place.rows("SELECT message FROM evaluation").remove(0);
     assert!(told.contains("install git-lfs where the server runs"), "{told}");
-    // Or to take the pointers.
+    // The other remedy is to build with git-lfs's pointers instead of the files.
     place.write("config.toml", "git-filters = []\n");
     repository.commit(&[("brigandine.toml", &list("head -c 24 a.bin"))]);
     let mut command = place.command(&["--one-shot"]);
@@ -520,7 +522,7 @@ fn without_git_lfs_it_is_told_what_to_install() {
     assert_eq!(newest_log(&place), "version https://git-lfs.");
 }
 
-/// What `ls` and `sha256sum` say of every file but git's own.
+/// Lists the kind, mode and contents of every file, except git's own.
 const LISTING: &str = "find . -name .git -prune -o ! -type d -print | LC_ALL=C sort | while read -r f; do \
      test -L $f && echo link $(readlink $f) || (stat -c %a $f; sha256sum < $f); echo $f; done";
 
@@ -560,7 +562,7 @@ fn files_are_what_a_checkout_by_git_makes_of_them_whatever_attributes_say() {
         let list = list(&format!("set +e\n{LISTING}"));
         repository.commit(&[(".gitattributes", attributes), ("brigandine.toml", &list)]);
         place.specify(&[("sample", &repository, "")]);
-        // What the machine would have has no say.
+        // The configuration of the machine must not affect the files.
         let global = place.write("gitconfig", "[core]\n\tautocrlf = true\n\teol = crlf\n");
         let mut command = place.command(&["--one-shot"]);
         command.env("GIT_CONFIG_GLOBAL", global).env("GIT_CONFIG_NOSYSTEM", "1");
@@ -605,7 +607,7 @@ fn a_submodule_that_cannot_be_fetched_is_fetched_by_a_later_look() {
     fs::rename(&away, &below.path).expect("moved back");
     until(|| place.jobs(1), |jobs| jobs == &["one|0"]);
     until(|| text(&address, "/jobset/sample"), |page| !page.contains("look at the inputs failed"));
-    // What is pushed after what names it.
+    // The submodule's revision is pushed only after the revision that names it.
     let elsewhere = place.path("elsewhere");
     let (from, to) = (below.path.to_str().expect("text"), elsewhere.to_str().expect("text"));
     below.git(&["clone", "--quiet", from, to]);

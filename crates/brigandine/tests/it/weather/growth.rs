@@ -1,11 +1,11 @@
-//! What comes with a push goes again.
+//! Everything that a push makes the server open or store is closed or removed again.
 
 use crate::support::{Place, Process, Repository, run, until};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A process and all that came of it.
+/// A process and all its descendants.
 fn family(root: u32) -> Vec<u32> {
     let processes = fs::read_dir("/proc").expect("/proc").flatten();
     let parents: Vec<(u32, u32)> = processes
@@ -25,7 +25,7 @@ fn family(root: u32) -> Vec<u32> {
     all
 }
 
-/// What a process has open and what it maps.
+/// The files that a process has open or maps.
 fn open(id: u32) -> Vec<PathBuf> {
     ["fd", "map_files"]
         .into_iter()
@@ -35,7 +35,8 @@ fn open(id: u32) -> Vec<PathBuf> {
         .collect()
 }
 
-/// How many of these are no file of the database, which opens and closes connections by its load.
+/// The number of these files that do not belong to the database. The database opens and closes connections depending on
+/// its load, so its files are not counted.
 fn but_database(open: Vec<PathBuf>) -> usize {
     let of_database = |path: &PathBuf| path.to_string_lossy().contains("/brigandine.db");
     open.into_iter().filter(|path| !of_database(path)).count()
@@ -58,7 +59,7 @@ fn pushes_that_git_fetches_leave_nothing_open() {
     let place = Place::new();
     let repository = place.repository("sample");
     repository.jobs(&[("one", "command = \"true\"")]);
-    // Spelt so that only git can follow it, as a repository on another machine.
+    // The address is spelt so that only git can read it, as for a repository on another machine.
     let url = format!("file://{}", repository.path.display()).replace("/sample", "/s%61mple");
     place.write(
         "specifications.toml",
@@ -73,7 +74,7 @@ fn pushes_that_git_fetches_leave_nothing_open() {
     let mut counts = Vec::new();
     for number in 0..10 {
         push_and_wait(&place, &repository, number);
-        // As the server does now and then.
+        // The test collects garbage as the server does from time to time.
         let mut gc = Command::new("git");
         gc.arg("--git-dir").arg(clone_of(&place)).args(["gc", "--quiet", "--prune=now"]);
         assert!(gc.status().expect("git").success());
@@ -84,7 +85,7 @@ fn pushes_that_git_fetches_leave_nothing_open() {
     }
     let settled = until(|| but_database(open(id)), |count| *count <= counts[2]);
     assert!(settled > 0);
-    // A reader may have the packs of one generation open, and none of an earlier one.
+    // A reader may have packs of the clone's present state open, but none that were deleted earlier.
     let packs = || {
         let all = family(id).into_iter().flat_map(open);
         all.filter(|path| path.to_string_lossy().ends_with(".pack (deleted)")).count()
@@ -94,7 +95,7 @@ fn pushes_that_git_fetches_leave_nothing_open() {
     assert!(server.end().success());
 }
 
-/// The clone of an earlier version, whose references have the names of branches.
+/// The clone has the references that an earlier version of the server made: they have the names of branches.
 #[test]
 fn references_that_nothing_needs_go() {
     let place = Place::new();
@@ -112,7 +113,7 @@ fn references_that_nothing_needs_go() {
     let tip = git(&["for-each-ref", "--format=%(objectname)", "refs/brigandine/tips"]);
     git(&["update-ref", "refs/brigandine/heads/release/1.0", &tip]);
     git(&["update-ref", "refs/brigandine/all/tags/v1", &tip]);
-    // Of evaluations that were deleted long ago.
+    // Pins of revisions whose evaluations were deleted long ago.
     let tree = format!("{tip}^{{tree}}");
     for number in 0..40 {
         let name = ["-c", "user.name=a", "-c", "user.email=a@b", "commit-tree", "-m"];
@@ -129,7 +130,7 @@ fn references_that_nothing_needs_go() {
     assert_eq!(left, pins);
 }
 
-/// As many loose objects as libgit2's fetches leave in time.
+/// The test unpacks as many loose objects as fetches by libgit2 would leave over time.
 #[test]
 fn loose_objects_are_packed_before_they_are_many() {
     let place = Place::new();
@@ -152,7 +153,7 @@ fn loose_objects_are_packed_before_they_are_many() {
         let said = git(&["count-objects", "-v"]).output().expect("git").stdout;
         String::from_utf8(said).expect("text")
     };
-    // Git unpacks only what it does not have.
+    // git unpacks only objects that the clone does not have, so the packs are moved away first.
     let aside = place.state().join("packs");
     fs::rename(clone.join("objects/pack"), &aside).expect("set aside");
     fs::create_dir(clone.join("objects/pack")).expect("an empty folder");

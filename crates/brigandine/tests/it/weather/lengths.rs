@@ -1,4 +1,4 @@
-//! Texts that are longer than the kernel takes as an argument.
+//! Texts that are longer than the kernel accepts as one argument.
 
 use super::{newest_log, refusal};
 use crate::support::Place;
@@ -8,7 +8,7 @@ fn scripts_of_any_length_run_and_variables_beyond_the_kernels_bound_are_refused(
     let place = Place::new();
     let repository = place.repository("sample");
     place.specify(&[("sample", &repository, "")]);
-    // Around the bound of the kernel for one text, and beyond.
+    // Lengths around the kernel's limit for one text, and far beyond it.
     for bytes in [131_070, 131_071, 131_072, 140_000, 900_000] {
         let end = "echo \"$0\" | grep -q . && echo done-$#\nfalse || echo failed\n";
         let filler = format!("# {}\n", "x".repeat(bytes - end.len() - 3));
@@ -37,14 +37,14 @@ fn scripts_of_any_length_run_and_variables_beyond_the_kernels_bound_are_refused(
         assert!(said.contains(told), "{said}");
         assert!(said.contains("a file of the repository"), "{said}");
     }
-    // And what is too long for a line of an evaluator.
+    // A job that is too long for one line of an evaluator is refused too.
     repository.jobs(&[(
         "one",
         &format!("command = 'true'\n[job.env]\n{many}{}", many.replace("V", "W")),
     )]);
     let said = refusal(&place);
     assert!(said.contains("1048576 bytes on one line"), "{said}");
-    // Just what the kernel takes.
+    // The longest variable that the kernel accepts.
     let most = "v".repeat(131_071 - "LONG=".len());
     repository
         .jobs(&[("one", &format!("command = 'echo ${{#LONG}}'\nenv = {{ LONG = '{most}' }}"))]);

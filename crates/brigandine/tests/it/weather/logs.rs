@@ -1,9 +1,9 @@
-//! Build logs of every kind, on pages and as they are.
+//! Build logs of every kind, on pages and as raw text.
 
 use crate::command::serve::{address, gated, open_gate, text};
 use crate::support::{Gate, Place, Process, run, until};
 
-/// The part of a page that is its log.
+/// The part of a page that shows the log.
 fn log_of(page: &str) -> &str {
     let at = page.find("id=\"log\"").unwrap_or_else(|| panic!("no log in {page}"));
     &page[at..page.rfind("</main>").expect("an end")]
@@ -28,7 +28,7 @@ fn the_page_of_a_running_build_shows_what_it_has_printed_so_far_without_javascri
         log.contains("<div class=\"l\">line</div><div class=\"l part\">55% of it</div>"),
         "{log}"
     );
-    // It goes on behind the last carriage return.
+    // A page that follows the log continues behind the last carriage return.
     assert!(log.contains("attempt=1&amp;offset=9\""), "{log}");
     assert!(log.contains("<noscript>"), "{log}");
     gate.open();
@@ -52,7 +52,7 @@ fn a_restarted_build_has_the_log_of_each_attempt() {
     until(|| text(&address, "/build/1"), |page| page.contains(">failed<"));
     assert!(run(place.tool(&["restart", "1"])).status.success());
     let page = until(|| text(&address, "/build/1"), |page| page.contains("attempt 2"));
-    // The open page of the first attempt learns by this that the log is another one.
+    // By this number an open page of the first attempt notices that the log is another one.
     assert!(log_of(&page).contains("data-attempt=\"2\""), "{page}");
     assert!(!log_of(&page).contains("attempt 1"), "{page}");
     assert!(page.contains("href=\"/build/1/log/raw?attempt=1\""), "{page}");
@@ -62,7 +62,7 @@ fn a_restarted_build_has_the_log_of_each_attempt() {
         let none = text(&address, &format!("/build/1/log/raw?attempt={attempt}"));
         assert!(none.starts_with("HTTP/1.0 404") && none.contains("has no attempt"), "{none}");
     }
-    // A stream of the first attempt does not go on with the second.
+    // A stream of the first attempt does not continue with the second attempt's log.
     let stream = text(&address, "/build/1/log/live?attempt=1&offset=10");
     assert!(stream.starts_with("HTTP/1.0 204"), "{stream}");
     open_gate(&place);
@@ -106,7 +106,7 @@ fn a_build_without_a_log_says_why_on_its_page_and_to_programs() {
         assert!(log_of(&page).contains(wanted), "{job}: {}", log_of(&page));
         let raw = text(&address, &format!("/build/{id}/log/raw"));
         assert!(raw.starts_with(&format!("HTTP/1.0 {status}")), "{job}: {raw}");
-        // What leads nowhere is no link.
+        // The page has no link to a log that cannot be downloaded or has no text.
         let linked = page.contains(&format!("href=\"/build/{id}/log/raw\""));
         assert_eq!(linked, job == "bad", "{job}");
     }

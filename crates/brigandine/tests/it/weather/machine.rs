@@ -1,5 +1,5 @@
-//! A machine with odd folders, other file systems, files that are no files, another program's locks, and a clock that
-//! goes back.
+//! A machine with odd folders, several file systems, pipes in the place of files, another program that locks the
+//! database, and a clock that goes back.
 
 use super::mounts::{Mounts, is_root, place};
 use crate::command::serve::{address, text};
@@ -12,7 +12,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-/// Folders in each other, deeper than a path or a stack, with another one beside each.
+/// Nested folders that are deeper than a path can be long and than a stack can recurse. Some levels have a second
+/// folder, and some levels cannot be entered.
 fn dig(root: &Path, levels: usize) {
     fs::create_dir_all(root).expect("a folder");
     let mut at = OwnedFd::from(fs::File::open(root).expect("a folder"));
@@ -31,7 +32,7 @@ fn dig(root: &Path, levels: usize) {
     }
 }
 
-/// The same command with no more open files than this.
+/// The same command, with at most this many open files.
 fn with_descriptors(number: usize, command: &Command) -> Command {
     started_by(&format!("ulimit -n {number}"), command)
 }
@@ -45,7 +46,7 @@ fn what_a_killed_server_left_is_removed_however_deep_and_shut_it_is() {
     let place = place(&[("job", "command = \"true\"")]);
     let [work, checkouts, outputs] =
         ["work", "checkouts", "outputs"].map(|name| place.state().join(name));
-    // In memory: that many folders take a disk its time.
+    // The folders are in memory, because making so many of them on a disk would take long.
     let mounts = Mounts::new(&[(&work, "256m"), (&checkouts, "64m"), (&outputs, "64m")]);
     let once = || run(mounts.command(&with_descriptors(64, &place.command(&["--one-shot"]))));
     assert!(once().status.success());
@@ -59,7 +60,7 @@ fn what_a_killed_server_left_is_removed_however_deep_and_shut_it_is() {
     assert!(!ended.stderr.contains("cannot be removed"), "{}", ended.stderr);
     assert_eq!(entries(&mounts.path(&work)), 0);
     assert_eq!(entries(&mounts.path(&checkouts)), 0);
-    // That of nothing.
+    // The empty output is left.
     assert_eq!(entries(&mounts.path(&outputs)), 1);
 }
 
@@ -98,7 +99,7 @@ fn what_cannot_be_removed_is_told_and_keeps_no_server_from_starting() {
     assert!(!place.state().join("work/8-1").exists(), "the rest went");
 }
 
-/// A chain of jobs with outputs and a product, and one that reads them.
+/// A job with outputs and a product, and a job that reads them.
 fn chain() -> Place {
     let first = "command = \"mkdir -p $BRIGANDINE_OUT/d/e; echo one > $BRIGANDINE_OUT/d/e/f; \
                  ln -s d/e/f $BRIGANDINE_OUT/l; printf '#!/bin/sh\\\\n' > $BRIGANDINE_OUT/x; \
@@ -140,12 +141,12 @@ fn folders_of_the_state_may_be_mounted_file_systems() {
         }
         let log = run(mounts.command(&place.tool(&["log", "2"])));
         assert_eq!(log.stdout, "one\np\n", "{what}: {}", log.stderr);
-        // After a kill, with something left.
+        // A server was killed and has left a file behind.
         place.database().execute_batch("UPDATE server SET stopped = 0").expect("as after a kill");
         fs::create_dir_all(mounts.path(&state.join("work/7-7/x"))).expect("a folder");
         check_chain(&place, &what, &once());
         assert_eq!(entries(&mounts.path(&state.join("work"))), 0, "{what}");
-        // What is pruned leaves the other file system as well.
+        // Retention deletes outputs on the other file system too.
         let rule = place.write("keep.toml", "[keep]\nevaluations = 1\n");
         let other = "command = \"echo q > it\"\nproducts = [\"it\"]";
         place.repository_of("sample").jobs(&[("first", other)]);
@@ -250,9 +251,9 @@ fn a_database_that_another_program_keeps_locked_is_waited_for_and_pages_say_so()
     until(|| text(&address, "/build/1"), |page| page.contains("succeeded"));
     let other = place.database();
     // test                                  | server
-    // takes the write lock                  | looks, and cannot store that
-    // sees what pages say                   | asks again
-    // lets go                               | goes on
+    // takes the write lock                  | looks at the inputs, and cannot store the result
+    // requests pages, which report this     | repeats the write
+    // releases the lock                     | continues
     other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
     let is_told = |page: &String| page.contains("The database cannot be used for now");
     until(|| text(&address, "/"), is_told);
@@ -286,7 +287,7 @@ fn a_server_that_starts_while_the_database_is_locked_waits_and_says_so() {
 
 type Damage = fn(&Path);
 
-/// What may become of a finished build's log.
+/// How a finished build's log may be damaged.
 const DAMAGES: [(&str, Damage); 6] = [
     ("removed", |path| fs::remove_file(path).expect("removed")),
     ("emptied", |path| fs::write(path, "").expect("emptied")),
@@ -379,7 +380,8 @@ fn the_log_of_an_evaluation_and_a_product_that_are_damaged_or_gone_are_told_in_w
             damage(&path);
             let said = text(&address, page);
             let words = said.contains("cannot be read: ") || said.contains("not kept");
-            // A product may be large, and is not read before it is sent.
+            // A product is not read before it is sent, because it may be large. So a change of its contents is not
+            // noticed.
             let silent = page == "/download/1" && what == "changed";
             assert!(silent || said.contains(" 404 ") && words, "{page} {what}: {said}");
             if !arguments.is_empty() {
@@ -411,7 +413,7 @@ fn a_clock_that_goes_back_makes_no_time_negative_and_holds_nothing_up() {
     let server = Process::start(place.command(&["--interval", "1s"]));
     let address = address(&server);
     until(|| place.rows("SELECT status FROM build WHERE job = 'job'"), |rows| rows == &["-1"]);
-    // As if all this had been stored by a clock that was an hour ahead.
+    // Moves all stored times forward, as if the server's clock had been an hour ahead until now.
     place
         .database()
         .execute_batch(

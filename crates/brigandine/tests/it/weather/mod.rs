@@ -1,5 +1,5 @@
-//! Bad weather: strangers on the network, faulty machines, repositories as git makes them, and pages and commands
-//! that must tell the truth meanwhile. Each test has one situation and its neighbours.
+//! Difficult surroundings: hostile clients, faulty machines, repositories of every form that git makes; and pages and
+//! commands that must report the truth meanwhile. Each test has one situation and its variants.
 
 mod browser;
 mod checks;
@@ -20,7 +20,7 @@ mod terminal;
 
 use crate::support::Place;
 
-/// The log of the newest build, which must have succeeded.
+/// The log of the newest build. Checks that the build succeeded.
 fn newest_log(place: &Place) -> String {
     let rows = place.rows("SELECT status, log_path FROM build ORDER BY id DESC LIMIT 1");
     let (status, log) = rows[0].split_once('|').expect("two columns");
@@ -29,7 +29,7 @@ fn newest_log(place: &Place) -> String {
     log
 }
 
-/// What a look says that must not go well.
+/// Runs a server whose look or evaluation must fail, and returns the message.
 fn refusal(place: &Place) -> String {
     let ended = place.one_shot();
     assert_eq!(ended.status.code(), Some(1), "{}\n{}", ended.stdout, ended.stderr);

@@ -1,20 +1,21 @@
-//! File systems of one's own: small ones that fill, and several of them below one state directory.
+//! File systems that a test mounts: small ones that become full, and several of them below one state directory.
 
 use crate::support::{Place, Process};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A mount namespace with file systems in memory. It ends with this.
+/// A mount namespace with file systems in memory. They are gone when this is dropped.
 pub(super) struct Mounts {
     holder: Process,
 }
 
 impl Mounts {
-    /// Mounts a file system of so much (`16m`) at each of these folders, which are made if need be.
+    /// Mounts a file system of the given size (such as `16m`) at each of these folders, and makes the folders if they
+    /// do not exist.
     ///
     /// # Panics
-    /// This machine allows no mount namespace: then nothing is known.
+    /// This machine allows no mount namespace, so the test cannot run.
     pub(super) fn new(folders: &[(&Path, &str)]) -> Self {
         let mut script = "set -e".to_owned();
         for (folder, size) in folders {
@@ -33,7 +34,7 @@ impl Mounts {
         Self { holder }
     }
 
-    /// The same command where these file systems are seen.
+    /// The same command, in the namespace in which these file systems are mounted.
     pub(super) fn command(&self, command: &Command) -> Command {
         let id = self.holder.child.id();
         let mut within = Command::new("nsenter");
@@ -51,17 +52,17 @@ impl Mounts {
         within
     }
 
-    /// Where a path of these file systems is seen from outside.
+    /// The path by which a file of these file systems can be reached from outside of the namespace.
     pub(super) fn path(&self, path: &Path) -> PathBuf {
         let inside = path.strip_prefix("/").expect("an absolute path");
         Path::new("/proc").join(self.holder.child.id().to_string()).join("root").join(inside)
     }
 
-    /// Fills the file system of a folder to its last byte by a file, and gives that file's path.
+    /// Fills the file system of a folder to its last byte with one file, and returns that file's path.
     pub(super) fn fill(&self, folder: &Path) -> PathBuf {
         let path = self.path(folder).join("filler");
         let mut file = fs::File::create(&path).expect("a file");
-        // Ends with the error that there is no room.
+        // The copy ends with the error that the disk is full.
         let error = std::io::copy(&mut std::io::repeat(7), &mut file).expect_err("full");
         assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
         path
@@ -73,7 +74,7 @@ pub(super) fn is_root() -> bool {
     done.stdout == b"0\n"
 }
 
-/// A place whose path is that of the mounts as well, and a repository with these jobs.
+/// A place for a server in a mount namespace, and a repository with these jobs.
 pub(super) fn place(jobs: &[(&str, &str)]) -> Place {
     let place = Place::new();
     let repository = place.repository("sample");

@@ -1,10 +1,10 @@
-//! Pages that say how things stand, and downloads that are what they are called.
+//! Pages that show the state of the server, and downloads whose file names are right.
 
 use crate::command::serve::{address, gated, get, open_gate, text};
 use crate::support::{Place, Process, until};
 use std::io::Read;
 
-/// The answer to a request for a file: its head, and its bytes.
+/// Downloads a product. Returns the head of the answer, and the bytes of the file.
 fn download(address: &str, id: &str) -> (String, Vec<u8>) {
     let mut answer = Vec::new();
     get(address, &format!("/download/{id}")).read_to_end(&mut answer).expect("an answer");

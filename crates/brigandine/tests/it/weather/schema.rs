@@ -1,4 +1,4 @@
-//! The database's file: whose version it is, who changes that, and what is said when it is not what it was.
+//! The database file: which version it has, what migrates it, and what is reported when it was changed or lost.
 
 use super::mounts::{Mounts, place};
 use crate::command::serve::{address, text};
@@ -17,7 +17,7 @@ fn version(path: &Path) -> i64 {
     open(path).query_row("PRAGMA user_version", [], |row| row.get(0)).expect("a number")
 }
 
-/// A state directory as the first version left it, with one specification.
+/// Makes a state directory as the first version of the server left it, with one specification.
 fn of_first_version(state: &Path) {
     fs::create_dir_all(state).expect("a directory");
     let database = open(&state.join("brigandine.db"));
@@ -29,7 +29,7 @@ fn of_first_version(state: &Path) {
         .expect("its marks");
 }
 
-/// Commands that only look, and that change something.
+/// Commands that only read, and commands that change something.
 const COMMANDS: [&[&str]; 8] = [
     &["builds"],
     &["log", "1"],
@@ -68,7 +68,7 @@ fn only_serve_brings_a_database_to_this_version_and_leaves_a_copy() {
     assert!(ended.stderr.contains("no index `build_ready`"), "{}", ended.stderr);
     place.good_one_shot();
     assert!(run(place.tool(&["builds"])).status.success());
-    // The way back.
+    // The copy can be put back.
     fs::remove_file(&database).expect("removed");
     fs::copy(&copy, &database).expect("copied");
     assert_eq!(version(&database), 1);
@@ -98,7 +98,8 @@ fn a_database_that_cannot_be_copied_first_is_not_changed() {
     let place = place(&[("job", "command = \"true\"")]);
     let state = place.state();
     let mounts = Mounts::new(&[(&state, "6m")]);
-    // SQLite follows links, so it cannot be asked for a file of these mounts by the way that leads there.
+    // SQLite does not open a file through the links in `/proc` by which this test reaches the mounts. So the database
+    // is made elsewhere and then copied.
     of_first_version(&place.path("old"));
     let old = place.path("old/brigandine.db");
     open(&old)
@@ -118,7 +119,7 @@ fn a_database_that_cannot_be_copied_first_is_not_changed() {
 
 type Loss = fn(&Path);
 
-/// What may become of a database while no server runs.
+/// How a database may be lost while no server runs.
 const LOSSES: [(&str, Loss); 2] = [
     ("emptied", |path| fs::write(path, "").expect("emptied")),
     ("removed", |path| fs::remove_file(path).expect("removed")),
@@ -150,7 +151,7 @@ fn a_database_that_was_lost_is_not_begun_anew_beside_its_build_logs() {
 
 type Break = fn(&Place);
 
-/// What may become of a state directory under the server, and what is said then.
+/// What may happen to a state directory while a server runs, and what the server reports then.
 const BREAKS: [(&str, Break, &str); 6] = [
     (
         "removed",
@@ -208,9 +209,9 @@ fn a_command_waits_for_the_database_of_a_server_that_starts() {
     let place = place(&[]);
     let database = place.state().join("brigandine.db");
     of_first_version(&place.state());
-    // test                                  | command
-    // has the lock, as a server that starts | finds tables of another version
-    // has brought them to this one          | finds them
+    // test                                    | command
+    // holds the lock, as a starting server    | finds tables of another version, and waits
+    // replaces the database by a migrated one | finds tables of this version
     let lock = fs::File::create(place.state().join("lock")).expect("a file");
     lock.lock().expect("the lock");
     let command = Process::start(place.tool(&["builds"]));

@@ -1,7 +1,7 @@
-//! Strangers on the network: whatever some clients send, or leave unsent, or do not take, the others are
-//! answered; and what a client sends is answered as HTTP says.
+//! Hostile clients on the network: whatever some clients send, or do not send, or do not read, the other clients get
+//! their answers; and each request gets the answer that HTTP requires.
 //!
-//! Clients are addresses of this machine: 127.0.0.2 and so on.
+//! Each client has its own address on this machine: 127.0.0.2 and so on.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -16,15 +16,15 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use crate::command::serve::address;
 use crate::support::{Gate, PATIENCE, PROGRAM, Place, Process, until};
 
-/// A page is there within this time, whatever others do.
+/// The time limit for a page, whatever other clients do.
 const PROMPT: Duration = Duration::from_secs(10);
-/// The client that behaves.
+/// The number of the client that behaves well.
 const HONEST: u8 = 99;
 
 const PAGE: &str = "GET / HTTP/1.1\r\nhost: x\r\naccept: text/html\r\nconnection: close\r\n\r\n";
 const FOLLOWED: &str = "GET /live HTTP/1.1\r\nhost: x\r\n\r\n";
 
-/// A server and the place that it works in.
+/// A running server and its place.
 struct Site {
     place: Place,
     server: Process,
@@ -32,14 +32,14 @@ struct Site {
 }
 
 impl Site {
-    /// A server with these keys of `[web]`.
+    /// Starts a server with these keys in `[web]`.
     fn new(web: &str) -> Self {
         Self::at(Place::new(), web, "")
     }
 
-    /// One in a place that has a state already, started by a shell after `before`.
+    /// Starts a server in a place that may have a state already. A shell starts it after the commands in `before`.
     fn at(place: Place, web: &str, before: &str) -> Self {
-        // The clients of a test need descriptors, too.
+        // The test itself needs a descriptor for each of its connections.
         let limit = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("a limit");
         let mut command = Command::new("sh");
@@ -58,7 +58,7 @@ impl Site {
         Self { place, server, address }
     }
 
-    /// A connection from 127.0.0.`client`, on which `sent` was sent, unless the server has closed it.
+    /// Opens a connection from 127.0.0.`client`, and sends `sent` on it as far as the server reads it.
     fn open(&self, client: u8, sent: &str) -> TcpStream {
         let from = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, client)), 0);
         let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
@@ -71,7 +71,7 @@ impl Site {
         socket
     }
 
-    /// Status, head and body of the answer to a request after which the connection is closed.
+    /// Sends a request after which the server closes the connection. Returns the status, head and body of the answer.
     fn ask(&self, client: u8, request: &str) -> (u16, String, Vec<u8>) {
         whole(self.open(client, request))
     }
@@ -80,7 +80,7 @@ impl Site {
         self.ask(client, request).0
     }
 
-    /// Asks for pages as the honest client; each must come promptly.
+    /// Requests pages as the well-behaved client. Each must come within [`PROMPT`].
     fn answers_others(&self) {
         for number in 0..10 {
             let began = Instant::now();
@@ -92,7 +92,7 @@ impl Site {
         }
     }
 
-    /// Memory of the server's process, in MiB.
+    /// The resident memory of the server's process, in MiB.
     fn resident_mib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.server.child.id()));
         let status = status.expect("the server runs");
@@ -101,10 +101,10 @@ impl Site {
     }
 }
 
-/// Reads an answer to its end.
+/// Reads an answer to its end. Returns its status, head and body.
 fn whole(mut socket: TcpStream) -> (u16, String, Vec<u8>) {
     let mut answer = Vec::new();
-    // What came before the connection was cut counts; a status of 0 is no answer.
+    // An error is ignored, because the connection may be cut after the answer. The status is 0 if no answer came.
     let _ = socket.read_to_end(&mut answer);
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(answer.len());
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
@@ -112,7 +112,7 @@ fn whole(mut socket: TcpStream) -> (u16, String, Vec<u8>) {
     (status, head, answer.split_off((end + 4).min(answer.len())))
 }
 
-/// The status of an answer that goes on, or of which no more is read.
+/// The status of an answer that continues, or whose rest is not read.
 fn begun(mut socket: &TcpStream) -> u16 {
     let mut head = [0; 12];
     let read = socket.read_exact(&mut head);
@@ -126,14 +126,16 @@ fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     })
 }
 
-/// Waits until the server has given a connection up, of which nothing is read.
+/// Waits until the server closes a connection from which nothing is read. Returns whether it did so within the time
+/// limit.
 fn given_up(socket: &TcpStream) -> bool {
     let limit = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
     let mut waited = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::empty())];
     poll(&mut waited, Some(&limit)).expect("a poll") == 1
 }
 
-/// So many connections that do `what`: of one client, and then of a dozen that share them.
+/// Opens `count` connections on which `what` is sent: first from one client, then shared among twelve clients. The
+/// server must still answer others.
 fn others_are_answered_beside(count: usize, what: &str) {
     for clients in [1, 12] {
         let site = Site::new("");
@@ -143,12 +145,13 @@ fn others_are_answered_beside(count: usize, what: &str) {
             .map(|number| site.open(2 + u8::try_from(number % clients).expect("few"), what))
             .collect();
         site.answers_others();
-        // A byte now and then.
+        // Each connection sends one more byte.
         for socket in &mut open {
             let _ = socket.write_all(b"x");
         }
         site.answers_others();
-        // Nor do they keep out others at an address of theirs: what they do not use is taken from them.
+        // A new connection from the address of a hostile client is answered too, because the server closes an idle
+        // connection of that client to make room.
         until(|| site.status(2, PAGE), |status| *status == 200);
         let grown = site.resident_mib().saturating_sub(before);
         assert!(grown < 160, "{grown} MiB more for {count} connections of {clients} clients");
@@ -193,18 +196,18 @@ fn live_logs_that_are_never_read_stop_nobody_else_and_fill_no_memory() {
     let site = Site::at(place, "client-time = \"2s\"", "");
     assert_eq!(gate.wait(), "end\n");
     for path in ["/build/1/log/raw", "/build/1/log/live?offset=0"] {
-        // What the allocator keeps of the followers before is not of these.
+        // Measured for each path, because the allocator may keep memory that the earlier followers used.
         let before = site.resident_mib();
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
         let followers: Vec<_> = (0..300_u16)
             .map(|number| site.open(2 + u8::try_from(number % 12).expect("few"), &request))
             .collect();
         site.answers_others();
-        // An honest follower is among them.
+        // A well-behaved client can follow the log at the same time.
         assert_eq!(begun(&site.open(HONEST, &request)), 200);
         let grown = site.resident_mib().saturating_sub(before);
         assert!(grown < 160, "{grown} MiB more for {path}");
-        // Each has an end, and the build's end is not what they wait for.
+        // The server closes each of these connections, although the build has not ended.
         assert!(followers.iter().all(given_up), "{path}");
     }
     drop(site);
@@ -236,7 +239,7 @@ fn a_request_that_does_not_come_in_time_is_told_so() {
         slow.set_read_timeout(Some(Duration::from_millis(50))).expect("a limit");
         let began = Instant::now();
         let mut answer = Vec::new();
-        // A byte now and then, until there is an answer.
+        // The client sends a byte every 50 ms until it gets an answer.
         while answer.is_empty() && began.elapsed() < PATIENCE {
             let _ = slow.write_all(b"1");
             let _ = slow.read_to_end(&mut answer);
@@ -245,14 +248,14 @@ fn a_request_that_does_not_come_in_time_is_told_so() {
         assert!(answer.starts_with("HTTP/1.1 408 "), "{begun:?}: {answer}");
         assert!(answer.contains("connection: close"), "{begun:?}: {answer}");
     }
-    // Of a connection that is not used any more there is nothing to tell.
+    // An idle connection is closed without a message.
     for sent in ["", "GET /jobsets HTTP/1.1\r\nhost: x\r\n\r\n"] {
         let (_, head, body) = site.ask(2, sent);
         assert!(!head.contains("408") && !String::from_utf8_lossy(&body).contains("408"), "{head}");
     }
 }
 
-/// A place whose server has built one job with a product of 1,000 bytes and a log of so many.
+/// A place whose server has built one job, with a product of 1,000 bytes and a log of `log_bytes` bytes.
 fn built(log_bytes: usize) -> Place {
     let place = Place::new();
     let repository = place.repository("repository");
@@ -280,7 +283,7 @@ fn who_takes_an_answer_slowly_gets_all_of_it() {
             break;
         }
         bytes += read;
-        // That it takes its time is the point of the test.
+        // The client is slow on purpose.
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(bytes > 8_000_000, "{bytes} bytes after {:?}", began.elapsed());
@@ -309,13 +312,13 @@ fn what_is_sent_is_answered_as_http_says() {
         (get("/", "x y: z\r\n"), 400),
         (get("/", ": z\r\n"), 400),
         (get("/", "x: a\r\n b\r\n"), 400),
-        // The bounds of a head: its bytes, its lines, its target.
+        // The limits of a head: its bytes, its lines, its target.
         (get("/", &format!("x: {}\r\n", long(20_000))), 200),
         (get("/", &"x: y\r\n".repeat(98)), 200),
         (get("/", &"x: y\r\n".repeat(99)), 431),
         (get("/", &"x: y\r\n".repeat(5_000)), 431),
         (get(&format!("/?x={}", long(8_000)), ""), 200),
-        // Bodies.
+        // Bodies of allowed lengths, then bodies that are too long.
         (post("content-length: 2\r\n", "{}"), 403),
         (post("transfer-encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"), 403),
         (post("", ""), 403),
@@ -416,7 +419,7 @@ fn a_request_for_another_host_is_refused_and_told_what_to_configure() {
     let absolute =
         "GET http://evil.example/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     assert_eq!(site.status(2, absolute), 421, "the target counts");
-    // Without the key, a name that strangers could own does not lead to loopback.
+    // Without the key `hosts`, connections over loopback refuse a name that strangers could own.
     let site = Site::new("");
     for (host, wanted) in
         [("evil.example", 421), ("localhost", 200), ("ci", 200), ("10.0.0.1", 200)]
@@ -435,12 +438,12 @@ fn clients_behind_a_trusted_proxy_are_counted_one_by_one() {
     let mut statuses = |client: u8, headers: &[&str]| -> Vec<u16> {
         let sockets: Vec<_> = headers.iter().map(|header| follow(client, header)).collect();
         let mut found: Vec<u16> = sockets.iter().map(begun).collect();
-        // Which of them came first is not said.
+        // The answers may come in any order.
         found.sort_unstable();
         open.extend(sockets);
         found
     };
-    // Two streams each.
+    // Each client behind the proxy may have two streams.
     let first = "x-forwarded-for: 192.0.2.1\r\n";
     assert_eq!(statuses(2, &[first, first, first]), [200, 200, 503]);
     let second = "x-forwarded-for: 192.0.2.1, 192.0.2.2\r\n";
@@ -448,7 +451,7 @@ fn clients_behind_a_trusted_proxy_are_counted_one_by_one() {
     let third = "forwarded: for=\"[2001:db8::1]:80\"\r\n";
     let third_too = "forwarded: for=\"[2001:db8::2]:80\"\r\n";
     assert_eq!(statuses(2, &[third, third_too, third]), [200, 200, 503]);
-    // Whoever is no trusted proxy is who it is.
+    // A client that is no trusted proxy cannot choose its identity by these headers.
     assert_eq!(statuses(3, &["x-forwarded-for: 192.0.2.7\r\n", first, second]), [200, 200, 503]);
     site.answers_others();
 }

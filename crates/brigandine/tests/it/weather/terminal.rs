@@ -1,4 +1,4 @@
-//! What a terminal shows: captured from a pseudo terminal of a given size, as a terminal would draw it.
+//! The output on a terminal: captured from a pseudo terminal of a given size, and drawn as a terminal would draw it.
 
 use crate::support::{PROGRAM, Place, within};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -8,10 +8,10 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 
-/// Rows that are captured: more than anything scrolls, so that nothing is lost above.
+/// The number of rows that are captured. No output is longer, so nothing scrolls out of the screen.
 const ROWS: u16 = 600;
 
-/// What stands on the screen of a program that has ended.
+/// The screen after a program has ended.
 struct Screen {
     parser: vt100::Parser,
     columns: u16,
@@ -34,13 +34,14 @@ fn start(mut command: Command, columns: u16, rows: u16) -> (Child, OwnedFd) {
     let again = program.try_clone().expect("a terminal");
     command.stdin(Stdio::null()).stdout(program).stderr(again).env("TERM", "xterm-256color");
     let child = command.spawn().expect("the program starts");
-    // The command holds the program's end of the terminal, which must be closed with the program.
+    // `command` holds the program's side of the terminal. It must be closed, so that the terminal ends with the
+    // program.
     drop(command);
     (child, terminal)
 }
 
-/// Runs the program to its end on a terminal of this size. `each` is handed the terminal after each piece
-/// of output.
+/// Runs the program to its end on a terminal of this size. Calls `each` with the screen and the terminal after each
+/// piece of output.
 fn captured(
     command: Command,
     columns: u16,
@@ -52,7 +53,7 @@ fn captured(
         let mut parser = vt100::Parser::new(ROWS, columns, 0);
         let mut reader = File::from(terminal.try_clone().expect("a terminal"));
         let mut bytes = [0; 4096];
-        // The kernel's EIO says that the program's end is closed.
+        // The kernel returns EIO when the program's side is closed.
         while let Ok(count @ 1..) = reader.read(&mut bytes) {
             parser.process(&bytes[..count]);
             each(&parser, &terminal);
@@ -77,12 +78,12 @@ impl Screen {
         lines
     }
 
-    /// How many lines begin with this.
+    /// The number of lines that begin with this text.
     fn count(&self, beginning: &str) -> usize {
         self.lines().iter().filter(|line| line.starts_with(beginning)).count()
     }
 
-    /// But for a path by itself, which is as long as it is.
+    /// Checks that no line is wrapped, except lines that have only a path.
     fn check_nothing_is_wrapped(&self) {
         let lines = self.lines();
         for row in 0..ROWS {
@@ -112,7 +113,7 @@ fn the_demo_fits_terminals_of_80_and_of_40_columns_and_repeats_no_frame() {
         let text = lines.join("\n");
         assert_eq!(screen.status, Some(0), "{text}");
         screen.check_nothing_is_wrapped();
-        // One frame stands there, the last, and below it the table.
+        // Only the last frame is on the screen, and the table below it.
         assert_eq!((screen.count("#1 "), screen.count("#2 ")), (1, 1), "{text}");
         for job in ["app.strict", "lib.soak", "docs.check"] {
             let drawn = lines.iter().filter(|line| {
@@ -123,7 +124,7 @@ fn the_demo_fits_terminals_of_80_and_of_40_columns_and_repeats_no_frame() {
             assert_eq!(drawn.count(), 1, "{job}\n{text}");
         }
         assert_eq!(screen.count("JOB"), 2, "{text}");
-        // Why it failed: the status of its command, and what it said last.
+        // The reasons of the failure: the command's exit status, and the last line of its log.
         assert!(text.contains("exit status 3"), "{text}");
         assert!(text.contains("This job fails on purpose"), "{text}");
     }
@@ -136,7 +137,7 @@ fn a_terminal_that_becomes_narrower_while_the_demo_draws_shows_one_frame() {
     let screen = captured(demo(&place), 100, 24, move |parser, terminal| {
         if !told && parser.screen().contents().contains("lib.soak") {
             told = true;
-            // Narrower than the drawing, so that it must be cut from now on.
+            // The terminal is now narrower than the drawing, so lines must be cut from now on.
             tcsetwinsize(terminal.as_fd(), size(40, 12)).expect("a size");
         }
     });
@@ -161,7 +162,7 @@ fn a_visitor_whom_git_does_not_know_can_commit_to_the_demo() {
     assert!(ended.status.success(), "{}", ended.stderr);
     let home = place.path("home");
     std::fs::create_dir(&home).expect("a directory");
-    // Not even a name that git could guess may help.
+    // With this configuration git refuses to guess the author's name, so the sample must have one of its own.
     let config =
         place.write("home/.gitconfig", "[user]\nuseConfigOnly = true\n[commit]\ngpgSign = true\n");
     let git = Command::new("git")
@@ -247,7 +248,7 @@ fn the_caret_stands_under_the_mistake_whatever_stands_before_it() {
         "description = \"naïveté ﬀ Ω\", ",
     ] {
         let place = Place::new();
-        // The mistake begins at a letter that stands nowhere else.
+        // The mistake begins at the `Q`, which occurs only once in the file.
         let text = format!("specification = [{{ {before}Q = 1, name = \"x\" }}]\n");
         let file = place.write("a.toml", &text);
         let mut command = Command::new(PROGRAM);
