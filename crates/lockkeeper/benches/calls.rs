@@ -1,6 +1,6 @@
 //! What one call costs, beside the same statement on a raw rusqlite connection.
 //!
-//! `cargo bench -p lockkeeper --bench calls`; for many callers at once see `figures`.
+//! `cargo bench -p lockkeeper --bench calls`; the bench `figures` measures many concurrent callers.
 
 #![expect(clippy::disallowed_methods, reason = "measures raw connections beside the library's")]
 
@@ -39,7 +39,7 @@ fn ours(place: &Place) -> Database {
     db
 }
 
-/// A key that no other has.
+/// A key that was not used before.
 fn key(next: &Cell<u64>) -> String {
     next.set(next.get() + 1);
     format!("{:016x}", next.get().wrapping_mul(0x9E37_79B9_7F4A_7C15))

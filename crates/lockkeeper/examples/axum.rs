@@ -1,12 +1,11 @@
 //! A counter behind HTTP: `GET /` shows it, `POST /increment` adds one.
 //!
-//! `cargo run -p lockkeeper --example axum` serves on <http://127.0.0.1:3000> until Ctrl-C;
-//! with `-- --once` it asks itself a few times and ends.
+//! `cargo run -p lockkeeper --example axum` serves on <http://127.0.0.1:3000> until Ctrl-C. With `-- --once` it sends
+//! itself some requests and ends.
 //!
-//! To look at: handlers share one handle and never lock anything; concurrent increments share
-//! commits, and each is stored when its answer is sent; a client that hangs up has its call taken
-//! back, because the server drops the handler's future; on shutdown the server is drained first,
-//! then the database is closed.
+//! Things to note: handlers share one handle and never lock anything. Concurrent increments share commits, and each
+//! increment is stored when its answer is sent. If a client hangs up, the server drops the handler's future, which
+//! cancels the call. On shutdown the server is drained first, then the database is closed.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -41,7 +40,7 @@ async fn main() -> Result<(), Failure> {
     let address = listener.local_addr()?;
     println!("serving {} on http://{address}", path.display());
 
-    // Ends when the signal comes and every request that was begun has been answered.
+    // The server ends when the signal has come and every request that had begun was answered.
     let server = axum::serve(listener, router);
     if once {
         server.with_graceful_shutdown(ask_a_few_times(address)).await?;
@@ -58,7 +57,7 @@ async fn main() -> Result<(), Failure> {
 async fn show(State(db): State<Database>) -> Result<String, (StatusCode, String)> {
     let n: i64 = db
         .read(|snapshot| snapshot.query_row("SELECT n FROM counter", [], |row| row.get(0)))
-        // A point read: run here, if it is as cheap as it looks.
+        // A point read: it runs on this thread if it is cheap enough.
         .short()
         .await
         .map_err(|error| explain(&error))?;
@@ -74,7 +73,7 @@ async fn increment(State(db): State<Database>) -> Result<String, (StatusCode, St
     Ok(format!("{n}\n"))
 }
 
-/// The one place that decides status codes.
+/// The only place that decides status codes.
 fn explain(error: &lockkeeper::Error) -> (StatusCode, String) {
     let status = match error.kind() {
         ErrorKind::Closed | ErrorKind::Canceled => StatusCode::SERVICE_UNAVAILABLE,
@@ -86,13 +85,13 @@ fn explain(error: &lockkeeper::Error) -> (StatusCode, String) {
 }
 
 async fn ctrl_c() {
-    // Without a signal handler the process just ends at Ctrl-C: there is nothing to wait for.
+    // If no signal handler can be installed, Ctrl-C ends the process directly. So this waits for ever.
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// What `--once` does: eight increments at once, then a look.
+/// The requests of `--once`: eight concurrent increments, then a read of the counter.
 async fn ask_a_few_times(address: SocketAddr) {
     let asked: Vec<_> = (0..8).map(|_| tokio::spawn(ask(address, "POST", "/increment"))).collect();
     for answer in asked {

@@ -1,4 +1,4 @@
-//! Giving up: what a dropped future and a deadline do to a call, and what is stored afterwards.
+//! Canceling: what a dropped future and a deadline do to a call, and what is stored afterwards.
 //!
 //! `cargo run -p lockkeeper --example cancellation`
 //!
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         db.write(move |tx| tx.execute("INSERT INTO note (text) VALUES (?1)", [text]))
     };
 
-    // 1. Dropped while it waits: the closure never runs, and its place is free at once.
+    // 1. Dropped while it waits: the closure never runs, and its place is free immediately.
     let (release, held) = mpsc::sync_channel::<()>(0);
     let (begun, beginning) = mpsc::sync_channel::<()>(0);
     let mut busy = db.write_once(move |_| {
@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     submit(&mut waiting);
     drop(waiting);
 
-    // 2. A deadline that passes while the call waits says so.
+    // 2. If a deadline passes while the call waits, the error says so.
     let late = block_on(insert("late").deadline(Duration::from_millis(20))).unwrap_err();
     assert_eq!(late.kind(), ErrorKind::Timeout(Phase::Queued));
     assert!(late.is_retryable(), "nothing of it is stored");
@@ -75,7 +75,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert!(notes(&db).is_empty());
     println!("dropped while it waited: it never ran");
 
-    // 3. A deadline that passes while it runs: the statement is stopped, the whole call undone.
+    // 3. If a deadline passes while the call runs, its statement is stopped and the whole call is undone.
     let began = Instant::now();
     let slow = db
         .write(|tx| {
@@ -88,7 +88,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert!(notes(&db).is_empty(), "the insert before the endless query is undone too");
     println!("an endless write: {slow}, after {} ms", began.elapsed().as_millis());
 
-    // 4. Dropped while it runs: the next call need not wait for it to end by itself.
+    // 4. Dropped while it runs: the call is stopped, so the next call does not wait for its end.
     let (begun, beginning) = mpsc::sync_channel::<()>(0);
     let mut endless = db.write_once(move |tx| {
         let _ = begun.send(());
@@ -101,8 +101,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(notes(&db), ["after the dropped one"]);
     println!("dropped while it ran: stopped, and the next write is stored");
 
-    // 5. Answered means stored; a call dropped without its answer is stored as a whole or not at
-    //    all. A caller that must know asks the database.
+    // 5. An answered write is stored. A write that is dropped without an answer is stored as a whole or not at all. A
+    //    caller that must know asks the database.
     let mut unknown = insert("perhaps");
     submit(&mut unknown);
     drop(unknown);
@@ -113,7 +113,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         n => panic!("{n} notes"),
     }
 
-    // 6. Closing with a deadline: what has not ended by then is stopped and told.
+    // 6. Closing with a deadline: calls that have not ended by then are stopped, and their callers get an error.
     let (begun, beginning) = mpsc::sync_channel::<()>(0);
     let mut endless = db.read_once(move |snapshot| {
         let _ = begun.send(());

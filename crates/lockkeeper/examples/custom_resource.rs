@@ -1,11 +1,10 @@
-//! The queue without SQLite: a thread that owns a resource which may not leave it.
+//! The queue without SQLite: a thread that owns a resource which cannot leave the thread.
 //!
 //! `cargo run -p lockkeeper --no-default-features --example custom_resource`
 //!
-//! The resource is a tree of `Rc`s, which is not `Send`; an OpenGL context or another embedded
-//! store would do as well. To look at: it is built on its thread; calls of two clients take turns;
-//! a call that panics reaches its own caller, and the resource is built anew for the next one;
-//! closing drops the resource on its thread.
+//! The resource is a tree of `Rc`s, which is not `Send`; an OpenGL context or another embedded store would do as well.
+//! Things to note: the resource is built on its thread. Calls of two clients take turns. A panic of a call reaches the
+//! caller, and the resource is built again for the next call. Closing drops the resource on its thread.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,7 +13,7 @@ use std::rc::Rc;
 
 use lockkeeper::queue::{Client, Verdict, Worker};
 
-/// Words and what they stand for; nodes are shared, so the whole cannot change threads.
+/// Words and their meanings. The words share nodes, so the dictionary cannot move to another thread.
 #[derive(Default)]
 struct Dictionary {
     words: BTreeMap<String, Rc<RefCell<Vec<String>>>>,
@@ -25,7 +24,7 @@ impl Dictionary {
         self.words.entry(word.to_owned()).or_default().borrow_mut().push(meaning.to_owned());
     }
 
-    /// Makes two words stand for the same from now on.
+    /// From now on both words share the meanings of `other`.
     fn same_as(&mut self, word: &str, other: &str) {
         let meanings = Rc::clone(self.words.entry(other.to_owned()).or_default());
         self.words.insert(word.to_owned(), meanings);
@@ -39,7 +38,7 @@ impl Dictionary {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let worker: Worker<Dictionary> = Worker::builder("dictionary")
         .capacity(64)
-        // One place decides whether the resource may serve the next call.
+        // This function decides whether the resource may serve the next call.
         .recycle(|_dictionary, panicked| match panicked {
             true => Verdict::Replace,
             false => Verdict::Reuse,
@@ -49,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Ok::<_, std::convert::Infallible>(Dictionary::default())
         })?;
 
-    // Two clients, each with a lane of its own: 1,000 calls of the one do not delay the other's.
+    // Two clients, each with its own lane: the 1,000 calls of one do not delay the calls of the other.
     std::thread::scope(|scope| {
         let bulk: Client<Dictionary> = worker.client("bulk");
         scope.spawn(move || {
@@ -72,7 +71,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("sluice: {meanings:?}");
     assert_eq!(meanings.len(), 1);
 
-    // A panic is its caller's; the worker lives, with a new resource.
+    // A panic reaches the caller of the call. The worker goes on with a new resource.
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         worker.blocking_call(|d| assert!(d.words.is_empty(), "this dictionary is not empty"))
     }));

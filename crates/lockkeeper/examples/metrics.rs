@@ -1,8 +1,8 @@
 //! Hands the database's statistics to the crate `metrics`, and prints what its recorder holds.
 //!
-//! A program has an exporter there, for Prometheus or StatsD; this one has the recorder that the crate
-//! brings for debugging, to need nothing beside it. Whatever it is: install it first, then call `export`
-//! before each scrape.
+//! A real program has an exporter there, for example for Prometheus or StatsD. This one uses the recorder that the
+//! crate `metrics-util` provides for debugging, so that it needs nothing else. In any case install the recorder first,
+//! then call `export` before each scrape.
 //!
 //! ```sh
 //! cargo run -p lockkeeper --features metrics --example metrics

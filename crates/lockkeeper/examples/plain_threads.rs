@@ -1,10 +1,10 @@
-//! No async anywhere: threads that transfer money between accounts, and one that checks the sum.
+//! Without async: threads that transfer money between accounts, and one that checks the sum.
 //!
 //! `cargo run -p lockkeeper --example plain_threads`
 //!
-//! To look at: the `blocking_` calls; an error type of one's own (`with_error`), so that "too poor"
-//! comes back as what it is, with its transfer undone; a client of its own for the auditor, so that
-//! the busy tellers cannot crowd it out; readers that see whole transfers only.
+//! Things to note: the `blocking_` calls; an error type of the program (`with_error`), so that "too poor" reaches the
+//! caller as it is, with its transfer undone; a client for the auditor, so that the busy tellers cannot crowd it out;
+//! readers that see only whole transfers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -28,7 +28,7 @@ impl From<rusqlite::Error> for Refusal {
     }
 }
 
-/// Ordinary functions over the view; they know nothing of queues and threads.
+/// Ordinary functions over a snapshot or a transaction. They know nothing of queues and threads.
 fn balance(snapshot: &Snapshot, account: i64) -> rusqlite::Result<i64> {
     let sql = "SELECT cents FROM account WHERE id = ?1";
     snapshot.query_row(sql, [account], |row| row.get(0))
@@ -40,7 +40,7 @@ fn transfer(tx: &Transaction, from: i64, to: i64, cents: i64) -> Result<(), Refu
     tx.execute(sql, (from, -cents))?;
     let left = balance(tx, from)?;
     match left < 0 {
-        // Both updates are undone: the call as a whole failed.
+        // Both updates are undone, because the call returns an error.
         true => Err(Refusal::TooPoor { has: left + cents }),
         false => Ok(()),
     }
@@ -87,7 +87,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{} transfers, {refused} refused, {audits} audits", TELLERS * TRANSFERS);
     });
 
-    // `bank` is another handle of the same database: it is closed too.
+    // `bank` is another handle of the same database, so it is closed too.
     db.blocking_close()?;
     std::fs::remove_file(&path)?;
     Ok(())

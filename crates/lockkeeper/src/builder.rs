@@ -1,4 +1,4 @@
-//! [`Builder`]: the settings and the checks of them; opening with these settings, or with the defaults.
+//! [`Builder`]: the settings of a database and their checks, and opening with these settings or with the defaults.
 
 use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -56,12 +56,12 @@ impl Builder {
 
     /// Opens the file read-only. Default: no.
     ///
-    /// Every call that could write (`write`, `exclusive`, `lease`, …) fails with [`ErrorKind::ReadOnly`] at once. No
-    /// connection of this database can write, and none changes the file, its WAL or its journal mode. Reads, snapshots,
-    /// backups, [`Client::changes`] and live queries work as usual, also while other processes write. Commits of other
-    /// processes are noticed within the interval of [`Builder::other_processes`]. A file that does not exist is not
-    /// created ([`ErrorKind::NotFound`]). With [`Builder::migrations`] nothing is migrated: a file that has not seen
-    /// all steps is refused with [`ErrorKind::Migration`].
+    /// Every call that could write (`write`, `exclusive`, `lease`, …) fails immediately with [`ErrorKind::ReadOnly`].
+    /// No connection of this database can write, and none changes the file, its WAL or its journal mode. Reads,
+    /// snapshots, backups, [`Client::changes`] and live queries work as usual, also while other processes write.
+    /// Commits of other processes are noticed within the interval of [`Builder::other_processes`]. A file that does not
+    /// exist is not created ([`ErrorKind::NotFound`]). With [`Builder::migrations`] nothing is migrated: a file that
+    /// has not seen all steps is refused with [`ErrorKind::Migration`].
     ///
     /// A file in WAL mode is read through its `-wal` and `-shm`. If no connection has the file open, SQLite creates
     /// these two files; they are removed when the file is closed, if this process may write the file. If the two files
@@ -116,7 +116,7 @@ impl Builder {
         self
     }
 
-    /// The most accepted calls that each client may have waiting in each queue. Default: 1,024.
+    /// The number of accepted calls of each client that may wait in each of the two queues. Default: 1,024.
     pub fn queue_capacity(mut self, calls: usize) -> Self {
         self.config.queue_capacity = calls;
         self
@@ -188,8 +188,8 @@ impl Builder {
         self
     }
 
-    /// The maximum size of the WAL in bytes. The WAL exceeds it by one batch at most, even if readers stay. Default: 64
-    /// MiB.
+    /// The maximum size of the WAL in bytes. Apart from the exceptions below, the WAL exceeds it by one batch at most,
+    /// however long readers run. Default: 64 MiB.
     ///
     /// At this size the writer waits for readers of old states, and ends held snapshots and reads that are older than
     /// 100 ms with [`ErrorKind::SnapshotExpired`]. There are exceptions: the writer does not wait for backups, and it
@@ -206,10 +206,11 @@ impl Builder {
         self
     }
 
-    /// The most snapshots that may be held at once. Default: 64.
+    /// The most snapshots that may be held at the same time. Default: 64.
     ///
-    /// When the last clone of a snapshot is dropped, its place is free at once. When the future of a snapshot is
-    /// dropped while a reader thread is taking the snapshot, its place is free once that thread has noticed the drop.
+    /// When the last clone of a snapshot is dropped, its place becomes free immediately. When the future of a snapshot
+    /// is dropped while a reader thread is taking the snapshot, its place becomes free once that thread has noticed the
+    /// drop.
     pub fn snapshots_max(mut self, snapshots: usize) -> Self {
         self.config.snapshots_max = snapshots;
         self
@@ -230,8 +231,8 @@ impl Builder {
     /// A client is overloaded when, for ten times `target`, each of its calls has waited longer than `target`. From
     /// then on, its calls that have waited longer than `target` are refused with [`ErrorKind::Overloaded`] instead of
     /// being run. This ends when, for ten times `target`, no call of the client has waited longer than `target`. The
-    /// wait for room counts. Use this for callers that do not slow down, such as requests from outside. A fixed number
-    /// of tasks that wait for each answer slows down by itself.
+    /// time that a call waits for room is part of its wait. Use this for callers that do not slow down, such as
+    /// requests from outside. A fixed number of tasks that wait for each answer slows down by itself.
     pub fn shed_after(mut self, target: Duration) -> Self {
         self.config.shed_after = Some(target);
         self
@@ -441,7 +442,7 @@ impl std::fmt::Debug for Open {
     }
 }
 
-/// The most readers. Each is a thread with a connection, and the database counts as open only when all of them are.
+/// The most readers. Each reader is a thread with a connection, and opening the database waits for all of them.
 const READERS_MAX: usize = 1024;
 
 pub(crate) fn check(config: &Config) -> Result<(), Error> {

@@ -96,7 +96,7 @@ pub(crate) struct Config {
     pub(crate) read_only: bool,
     /// The caller promises that nothing changes the file, so it is read without locks and WAL.
     pub(crate) immutable: bool,
-    /// An instance of the file that this process has open already may be used.
+    /// Whether an instance of the file that this process has open already may be shared.
     pub(crate) share: bool,
     pub(crate) readers: usize,
     pub(crate) readers_max: usize,
@@ -139,7 +139,8 @@ impl Config {
             share: false,
             // More readers than cores only evict each other's caches; fewer leave cores idle.
             readers: cores.clamp(2, 8),
-            // Long scans occupy readers; twice the number of cores leaves as many readers for other reads.
+            // Long scans occupy readers. With twice as many readers as cores, a scan on every core leaves readers for
+            // other reads.
             readers_max: 16.max(cores * 2),
             queue_capacity: 1024,
             synchronous: Synchronous::Full,

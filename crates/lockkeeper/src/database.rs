@@ -141,7 +141,7 @@ impl<E> Clone for Database<E> {
     }
 }
 
-// For the same reason as `Client`.
+// A panic inside a call leaves the database and its handles in a valid state; see `Client` in `client/handle.rs`.
 impl<E> UnwindSafe for Database<E> {}
 impl<E> RefUnwindSafe for Database<E> {}
 
@@ -262,9 +262,9 @@ impl<E: Send + 'static> Database<E> {
     /// Refuses writes from now on, and waits until the writes that were made before are answered. Reads, snapshots,
     /// backups and the change feed go on.
     ///
-    /// Every call of every client that could write fails at once with [`ErrorKind::WritesStopped`], and nothing of it
-    /// is stored. This waits for a lease that was taken before. When the future is ready, the WAL has been copied back
-    /// into the file as far as readers of old states allow. Until the returned [`StoppedWrites`] is dropped, this
+    /// Every call of every client that could write fails immediately with [`ErrorKind::WritesStopped`], and nothing of
+    /// it is stored. This waits for a lease that was taken before. When the future is ready, the WAL has been copied
+    /// back into the file as far as readers of old states allow. Until the returned [`StoppedWrites`] is dropped, this
     /// process changes neither the file nor its WAL; then writes go on. If there are several [`StoppedWrites`], writes
     /// go on when the last of them is dropped.
     ///
@@ -421,7 +421,7 @@ impl Database {
             Pool::new(Arc::clone(&core.readers), readers, Arc::clone(&core.clock), move || {
                 Reader::open(Arc::clone(&for_readers))
             });
-        // Weak, because the pool holds the core.
+        // A weak reference, because the pool holds the core: strong references both ways would never be freed.
         let pool = Arc::downgrade(&reader_pool);
         let check_for_stall = move || {
             if let Some(pool) = pool.upgrade() {

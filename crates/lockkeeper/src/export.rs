@@ -7,7 +7,7 @@
 //! - EXP1: counters and histograms are increased by the difference since the last export. So nothing is counted twice.
 //!   If a database is opened after another one of the same name, the numbers of both add up.
 //! - EXP2: the number of labels is bounded: [`CLIENTS_MAX`] clients have a label of their own, and all others share
-//!   one. Of clients that are gone, only the names with a label are kept.
+//!   one. Of clients that do not exist any more, only the names that have a label are kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -205,7 +205,7 @@ impl Clients {
     /// The differences since the last export, by label and queue.
     fn added(&mut self, now: &Stats) -> BTreeMap<(String, &'static str), Added> {
         let mut all: BTreeMap<(String, &'static str), Added> = BTreeMap::new();
-        // Clients that are gone get 0 waiting calls.
+        // Clients that do not exist any more are reported with 0 waiting calls.
         let others = (self.named.len() >= CLIENTS_MAX).then_some(OTHERS);
         for name in self.named.iter().map(String::as_str).chain([MAIN]).chain(others) {
             for queue in ["write", "read"] {

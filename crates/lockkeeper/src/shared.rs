@@ -3,7 +3,7 @@
 //! [`Builder::open_shared`] begins as any other opening. If the writer's thread finds the file claimed
 //! (`sqlite/instance.rs`), it waits while the other instance is being opened or closed, and then hands over a weak
 //! handle to that instance instead of a connection. So no executor thread is blocked, and if two openers open a new
-//! file at once, only one of them gets the claim.
+//! file at the same time, only one of them gets the claim.
 //!
 //! - SH1: an instance can be shared once it is wholly open, readers included, until it is closed.
 //! - SH2: an opener never gets an instance in which a setting that the opener made has another value: see
@@ -75,12 +75,12 @@ impl Builder {
     /// opener closes it.
     ///
     /// If another instance of the file is just being opened or closed, this waits until that has ended, but at most for
-    /// the busy timeout. If several openers come at once, one opens the file, and the others get its instance; if that
-    /// one fails, or its future is dropped, the next one tries.
+    /// the busy timeout. If several openers come at the same time, one of them opens the file, and the others get its
+    /// instance. If its opening fails, or its future is dropped, another opener tries.
     ///
-    /// A setting that is made here must have the same value in the instance. (Functions, such as `setup`, are the same
-    /// if they are written in the same place of the program.) A setting that is left at its default may have any value
-    /// there. So an opener that makes no settings always gets the instance.
+    /// Each setting that is made here must have the same value in the instance. (Functions, such as `setup`, are the
+    /// same if they are written in the same place of the program.) A setting that is left at its default may have any
+    /// value there. So an opener that makes no settings always gets the instance.
     ///
     /// # Errors
     /// As [`Builder::open`]. [`ErrorKind::AlreadyOpen`]: the file is open with another setting, which the error names;

@@ -1,7 +1,7 @@
-//! What only a process of its own can show: memory that stays flat, threads that are gone.
+//! Tests that need a process of their own: memory does not grow, and no threads are left.
 //!
-//! Apart from the other tests, whose memory and threads would be counted too; one test, so that
-//! nothing runs beside it under any runner.
+//! This is apart from the other tests, because their memory and threads would be counted too. It is a single test, so
+//! that nothing runs beside it in any test runner.
 #![cfg(target_os = "linux")]
 
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lockkeeper::Database;
 use lockkeeper::queue::Worker;
 
-/// Bytes of this process in memory (`/proc/self/statm`, proc(5): pages, the second field).
+/// The bytes of memory that this process uses (`/proc/self/statm`, proc(5); the second field is in pages).
 fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("statm");
     let pages: u64 =
@@ -21,7 +21,7 @@ fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").expect("the threads").count()
 }
 
-/// 10,000 producers at a queue of 256, again and again.
+/// In each round, 10,000 tasks make a call each on a queue with room for 256.
 fn produce(rounds: usize) {
     let worker = Worker::builder("counter").capacity(256);
     let worker = worker.blocking_spawn(|| Ok::<_, ()>(0_usize)).expect("a worker");
@@ -43,7 +43,7 @@ fn produce(rounds: usize) {
     worker.blocking_close().expect("closes");
 }
 
-/// Everything that starts a thread: writer, readers, the clock of deadlines and held snapshots.
+/// Uses everything that starts a thread: the writer, readers, and the clock for deadlines and held snapshots.
 fn open_use_close(file: &std::path::Path) {
     let db = Database::builder(file).blocking_open().expect("opens");
     futures_lite::future::block_on(async {
@@ -71,10 +71,10 @@ fn a13_a22_memory_stays_flat_and_no_thread_is_left() {
     for _ in 0..if long { 500 } else { 50 } {
         open_use_close(&file);
     }
-    // 100,000 calls that left 64 bytes each would show, and so would a forgotten connection.
+    // If each of 100,000 calls leaked 64 bytes, or a connection leaked, the limit would be exceeded.
     let grown = resident_bytes().saturating_sub(warm);
     assert!(grown < 6 << 20, "{grown} bytes more than after the first round");
-    // A thread that was joined may be listed for a moment longer.
+    // The system may list a joined thread for a moment longer.
     let give_up_at = Instant::now() + Duration::from_secs(60);
     while threads() > before {
         assert!(Instant::now() < give_up_at, "{} threads, {before} before", threads());

@@ -1,4 +1,4 @@
-//! A backup beside steady writes, against the same backup alone.
+//! A backup beside steady writes, compared with a backup of an idle database.
 
 use lockkeeper::Synchronous;
 
@@ -22,7 +22,7 @@ pub(crate) fn backup(options: &Options, mib: usize, promises: &mut Promises) {
     let copy = place.file("copy.db");
     let run = || db.backup(&copy).blocking_run().expect("a backup").elapsed.as_secs_f64() * 1e3;
     let (mut pairs, mut rates, mut largest_wal) = (Vec::new(), Vec::new(), 0);
-    // Each is long, and copies everything: three say enough.
+    // Each backup takes long and copies the whole file, so three are enough.
     for _ in 0..options.repeat().min(3) {
         let idle = run();
         let (rate, busy) = write_while(&db, WRITERS, || {

@@ -1,4 +1,4 @@
-//! Writes with checkpoints, against writes without any.
+//! The latency of writes with checkpoints, compared with writes without any.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,8 @@ use lockkeeper::{Database, Synchronous};
 use crate::Promises;
 use crate::harness::{Options, Place, Random, compare, runtime, tuned, write_one};
 
-/// How long writes take at the 99.9th percentile with checkpoints, against a WAL that is never folded
-/// back during the run.
+/// How long writes take at the 99.9th percentile with checkpoints, compared with a WAL that is never copied back during
+/// the run.
 pub(crate) fn checkpoints(options: &Options, promises: &mut Promises) {
     let slowest = |bytes: u64| {
         let place = Place::new();
@@ -28,7 +28,7 @@ pub(crate) fn checkpoints(options: &Options, promises: &mut Promises) {
     promises.check("commits at p99.9 take at most twice as long with checkpoints", ratio <= 2.0);
 }
 
-/// The 99.9th percentile of the time that a write takes its caller, in seconds.
+/// The 99.9th percentile of the time from the submission of a write to its answer, in seconds.
 fn slowest_writes(db: &Database, tasks: usize, run: Duration) -> f64 {
     let mut waits = runtime().block_on(async {
         let began = Instant::now();

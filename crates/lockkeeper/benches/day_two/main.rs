@@ -119,7 +119,7 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(promises.0.iter().any(|(_, kept)| !kept)))
 }
 
-/// What the statistics cost: with them, against without.
+/// Measures the cost of statistics: the rate of writes with statistics, compared with the rate without.
 fn stats(options: &Options, promises: &mut Promises) {
     let with = |on: bool| {
         let place = Place::new();
@@ -132,7 +132,7 @@ fn stats(options: &Options, promises: &mut Promises) {
     promises.check("statistics cost 64 writers at most 3 % of their rate", ratio >= 0.97);
 }
 
-/// Random batches of which the feed tells what became of the tables.
+/// Checks in random batches that the feed tells what has changed in the tables.
 fn feed(batches: u32, promises: &mut Promises) {
     let place = Place::new();
     let db = lockkeeper::Database::blocking_open(place.file("bench.db")).expect("open");

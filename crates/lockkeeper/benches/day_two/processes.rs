@@ -14,7 +14,7 @@ use crate::steady::{Steady, write_for};
 const WRITERS: usize = 32;
 const INSERT: &str = "INSERT INTO load (x) VALUES (1)";
 
-/// This program once more, as a writer; killed if it is dropped early.
+/// Another process of this program that writes. The drop kills it if it still runs.
 struct Writer {
     child: Child,
     lines: BufReader<ChildStdout>,
@@ -22,7 +22,7 @@ struct Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // Nothing is left to kill when it has ended.
+        // If the process has ended, there is nothing to kill.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -50,12 +50,12 @@ impl Writer {
     }
 
     fn go(&mut self) {
-        // At the end of its input it begins.
+        // The child begins when its input ends.
         drop(self.child.stdin.take());
     }
 }
 
-/// What such a process does: opens the file, waits for the end of its input, writes, and says how it went.
+/// The work of the child: opens the file, waits for the end of its input, writes, and prints the results.
 pub(crate) fn child(file: &Path, time: Duration) {
     let db = Database::builder(file).blocking_open().expect("open");
     println!("ready");

@@ -14,7 +14,7 @@ use crate::overlap::overlapping;
 const WRITERS: u64 = 64;
 const ROWS: u64 = 100_000;
 
-/// Pages that an update of one row may add to the WAL. It writes one, as the row keeps its size.
+/// The most pages that an update of one row may add to the WAL. It should add one, because the row keeps its size.
 const PAGES_PER_CALL: u64 = 4;
 const FRAME_BYTES: u64 = 4096 + 24;
 
@@ -22,7 +22,7 @@ pub(crate) fn wal(time: Duration, promises: &mut Promises) {
     let place = Place::new();
     let file = place.file("bench.db");
     let cap = 64 << 20;
-    // The cap is to cut the held reader, not its age.
+    // The held snapshots must be ended because of the cap, not because of their age.
     let age_max = Duration::from_secs(3600);
     let builder = Database::builder(&file).wal_bytes_max(cap).snapshot_age_max(age_max);
     let db = builder.blocking_open().expect("open");
@@ -68,7 +68,7 @@ pub(crate) fn wal(time: Duration, promises: &mut Promises) {
         format!("the WAL of 64 writers stays at or below 64 MiB and one batch for {seconds:.0} s"),
         largest <= cap + batch && stats.wal_over_max == 0,
     );
-    // Else the cap was not put to the test.
+    // Checks that the run has put the cap to the test.
     promises.check(
         "meanwhile the WAL was filled, a reader was always open, and held ones were cut",
         largest >= cap / 2 && reads > 0 && cut > 0,
@@ -79,8 +79,8 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// Looks at the size of the WAL every millisecond, until told that it is over; the largest. By `stat`:
-/// closing another descriptor of the file would drop SQLite's locks on it.
+/// Watches the size of the WAL, every millisecond, until the returned sender is used. The thread returns the largest
+/// size. It uses `stat`, because closing a descriptor of the file would drop SQLite's locks.
 fn watch(file: &Path) -> (mpsc::Sender<()>, std::thread::JoinHandle<u64>) {
     let (over, is_over) = mpsc::channel::<()>();
     let mut wal = file.as_os_str().to_owned();
@@ -96,7 +96,8 @@ fn watch(file: &Path) -> (mpsc::Sender<()>, std::thread::JoinHandle<u64>) {
     (over, watched)
 }
 
-/// Always holds a snapshot, until it is cut, and then the next; how many were cut.
+/// Holds a snapshot until the library ends it, then takes the next one, and so on. The thread returns how many were
+/// ended.
 fn hold(db: &Database, stop: &Arc<AtomicBool>) -> std::thread::JoinHandle<u64> {
     let (db, stop) = (db.clone(), Arc::clone(stop));
     std::thread::spawn(move || {
@@ -121,7 +122,7 @@ fn hold(db: &Database, stop: &Arc<AtomicBool>) -> std::thread::JoinHandle<u64> {
     })
 }
 
-/// Writes for `time`, then stops everybody; how many writes were stored in how many seconds.
+/// Writes for `time`, then sets `stop`. Returns the number of stored writes, and the seconds that they took.
 fn write(db: &Database, time: Duration, stop: &Arc<AtomicBool>) -> (u64, f64) {
     let runtime = runtime();
     let began = Instant::now();

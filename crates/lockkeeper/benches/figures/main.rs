@@ -1,10 +1,10 @@
-//! The figures of the README: Lockkeeper against a raw rusqlite loop, in the same run.
+//! The figures of the README: Lockkeeper compared with a raw rusqlite loop in the same run.
 //!
 //! `cargo bench -p lockkeeper --bench figures -- [NAME...] [--seconds S] [--repeat R]`
 //!
-//! Each figure is measured `R` times, ours and the raw loop in turn, and the median of the ratios
-//! is printed with the medians of both. Machines are noisy; ratios of one run are what counts. What is
-//! promised for the second day (WAL, feed, statistics, backups, other processes) is in `day_two`.
+//! Each figure is measured `R` times, with Lockkeeper and the raw loop by turns. The median of the ratios is printed
+//! with the medians of both sides. Speeds vary between machines and runs, so only the ratios of one run can be
+//! compared. The bench `day_two` measures the worst-case guarantees (WAL, feed, statistics, backups, other processes).
 
 #![expect(clippy::disallowed_methods, reason = "measures raw connections and plain threads")]
 
@@ -176,8 +176,7 @@ fn cancel(options: &Options) {
     }
 }
 
-/// How much longer a write takes when a snapshot of its commit is taken too: as long the writer
-/// pauses for it.
+/// How much longer a write takes if a snapshot of its commit is taken too. The writer pauses for that time.
 fn snapshot(options: &Options) {
     if !options.wants("snapshot") {
         return;
@@ -190,7 +189,8 @@ fn snapshot(options: &Options) {
     );
 }
 
-/// What it costs to be listened to: a subscriber that takes every change, against none.
+/// The cost of the change feed: the rate of writes with a subscriber that takes every change, compared with the rate
+/// without.
 fn feed(options: &Options) {
     if !options.wants("feed") {
         return;

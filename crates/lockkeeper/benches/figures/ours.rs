@@ -1,4 +1,4 @@
-//! Ours, under the loads that are measured.
+//! Lockkeeper under the loads that are measured.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(crate) async fn read_one(client: &Client, random: &mut Random, short: bool) 
     assert_eq!(age, 1);
 }
 
-/// Reads/s of so many tasks on `runtime`.
+/// The number of reads per second of `tasks` tasks on `runtime`.
 pub(crate) fn our_reads(
     runtime: &Runtime,
     path: &Path,
@@ -61,7 +61,8 @@ pub(crate) fn our_reads(
     rate
 }
 
-/// Writes/s, reads/s and the writes' p99 in milliseconds.
+/// Under a mixed load: writes per second, reads per second, and the 99th percentile of the writes' latency in
+/// milliseconds.
 pub(crate) fn our_mixed(
     runtime: &Runtime,
     path: &Path,
@@ -116,15 +117,15 @@ pub(crate) fn our_mixed(
     result
 }
 
-/// The worst lateness of a 1 ms ticker, idle and while another connection holds the write lock
-/// for two seconds and 64 writes wait; and the first write after the release. In milliseconds.
+/// In milliseconds: how late a ticker of 1 ms is at worst when idle, and while another connection holds the write lock
+/// for two seconds and 64 writes wait; then the time from the release of the lock to the first write.
 pub(crate) fn our_lock_wait() -> (f64, f64, f64) {
     let place = Place::new();
     let db = open(&place.file("bench.db"), Synchronous::Full);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    // A connection of its own takes the lock as another process would: SQLite's locks are held per
-    // connection inside one process as well.
+    // A raw connection takes the lock as another process would, because SQLite's locks belong to connections, even
+    // inside one process.
     let other = raw_open(&place.file("bench.db"), Synchronous::Full);
     runtime.block_on(async {
         let idle = worst_tick(Duration::from_secs(1)).await;
@@ -176,7 +177,7 @@ pub(crate) async fn worst_tick(run: Duration) -> f64 {
     worst
 }
 
-/// Writes/s of each client, with so many calls in flight.
+/// The writes per second of each client, where the n-th client has `in_flight[n]` calls in flight.
 pub(crate) fn our_clients(in_flight: &[usize], run: Duration) -> Vec<f64> {
     let place = Place::new();
     let db = open(&place.file("bench.db"), Synchronous::Full);
@@ -213,8 +214,8 @@ pub(crate) fn our_clients(in_flight: &[usize], run: Duration) -> Vec<f64> {
     rates
 }
 
-/// Milliseconds until a read is answered after long queries were dropped, and the CPU time that
-/// the process uses in the second after that.
+/// After long queries were dropped: the milliseconds until another read is answered, and the CPU time that the process
+/// uses in the second after that.
 pub(crate) fn our_cancel(queries: usize) -> (f64, f64) {
     const LONG: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT \
                         1000000000) SELECT count(*) FROM n";
@@ -244,8 +245,8 @@ pub(crate) fn our_cancel(queries: usize) -> (f64, f64) {
     })
 }
 
-/// Milliseconds by which writes with a snapshot of their commit are slower than writes without, by
-/// turns, at the median and at the 99th percentile.
+/// By how many milliseconds a write with a snapshot of its commit is slower than one without, at the median and at the
+/// 99th percentile. The two kinds of writes take turns.
 pub(crate) fn our_snapshots(run: Duration) -> (f64, f64) {
     let place = Place::new();
     let db = open(&place.file("bench.db"), Synchronous::Full);
@@ -279,6 +280,6 @@ pub(crate) fn cpu_ms() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
     let ticks = |index: usize| fields.get(index).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
-    // Fields 14 and 15 of the line, in clock ticks of 10 ms.
+    // Fields 14 and 15 of the line, in clock ticks, which are 10 ms.
     (ticks(11) + ticks(12)) * 10.0
 }

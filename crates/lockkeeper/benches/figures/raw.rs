@@ -1,4 +1,4 @@
-//! The raw rusqlite loops that ours are compared with.
+//! The raw rusqlite loops with which Lockkeeper is compared.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! What short reads leave to others: the scheduler's turns, and the writers. The other side is the same load with
-//! shared reads, on the same flavour of tokio's runtime.
+//! The effect of short reads on others: on the scheduler's other tasks, and on writers. They are compared with the same
+//! load of shared reads, on the same kind of tokio runtime.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::harness::{Options, Place, Random, compare, median, open, print_row, r
 use crate::ours::{our_mixed, our_reads, read_one, worst_tick};
 use crate::raw::{fill, raw_reads};
 
-/// What makes a runtime of some flavour.
+/// A function that makes a tokio runtime of one kind.
 type Flavour = fn() -> Runtime;
 
-/// Both flavours.
+/// Both kinds of runtime.
 const FLAVOURS: [(&str, Flavour); 2] =
     [("two-threads", runtime), ("current-thread", current_thread)];
 
@@ -78,7 +78,7 @@ fn beside_writers(options: &Options, flavour: &str, runtime: Flavour) {
     print_row(&format!("{name}/reads"), "reads/s", "shared reads", &reads);
 }
 
-/// How late a 1 ms ticker is at worst, idle and beside a task that loops over short reads.
+/// How late a ticker of 1 ms is at worst: when idle, and beside a task that makes short reads in a loop.
 fn ticker(options: &Options) {
     let name = "short/worst-tick/current-thread";
     if !options.wants(name) {
@@ -97,7 +97,7 @@ fn ticker(options: &Options) {
                         read_one(&client, &mut random, true).await;
                     }
                 });
-                // Connections are opened and caches filled by now.
+                // Waits until connections are open and caches are filled.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 let beside = worst_tick(options.run()).await;
                 looping.abort();

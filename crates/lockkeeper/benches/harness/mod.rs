@@ -1,4 +1,4 @@
-//! What the benches share: their options, keys, databases, the writing tasks, and how ratios are printed.
+//! Shared parts of the benches: options, keys, databases, writing tasks, and the output of ratios.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,12 +29,12 @@ pub(crate) struct Options {
     /// Runs of each side; the median counts
     #[arg(long, value_name = "R", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     repeat: u64,
-    /// cargo's own
+    /// Passed by `cargo bench`; has no effect
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// Whether cargo asks for tests: there are none to list or to run here.
+/// Whether cargo asks this bench to list or run tests. It has none.
 pub(crate) fn is_asked_for_tests() -> bool {
     std::env::args().any(|word| word == "--test" || word == "--list")
 }
@@ -53,7 +53,7 @@ impl Options {
     }
 }
 
-/// Measures ours and the other in turn; the median of the ratios.
+/// Measures both sides by turns. Returns the median of the ratios.
 pub(crate) fn compare(
     options: &Options,
     name: &str,
@@ -84,7 +84,7 @@ pub(crate) fn median<T: Copy>(rows: Vec<T>, figure: impl Fn(T) -> f64) -> f64 {
     figures[figures.len() / 2]
 }
 
-/// xorshift64: keys need no more.
+/// A random number generator (xorshift64). Its quality suffices for keys.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -105,7 +105,7 @@ impl Random {
     }
 }
 
-/// The runtime that most programs have: here with two threads.
+/// The multi-threaded runtime that most programs use, here with two threads.
 pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -137,14 +137,14 @@ pub(crate) async fn write_one(client: &Client, random: &mut Random) {
     client.write(move |tx| tx.prepare_cached(INSERT)?.execute((&key, 1))).await.expect("write");
 }
 
-/// Writes/s of so many tasks; closes the database.
+/// The number of writes per second of `tasks` tasks. Closes the database.
 pub(crate) fn drive_writes(db: &Database, tasks: usize, run: Duration) -> f64 {
     let (rate, ()) = write_while(db, tasks, || std::thread::sleep(run));
     db.blocking_close().expect("close");
     rate
 }
 
-/// Writes/s of so many tasks while `f` runs, and what `f` returns.
+/// The number of writes per second of `tasks` tasks while `f` runs, and the result of `f`.
 pub(crate) fn write_while<T>(db: &Database, tasks: usize, f: impl FnOnce() -> T) -> (f64, T) {
     let runtime = runtime();
     let stop = Arc::new(AtomicBool::new(false));

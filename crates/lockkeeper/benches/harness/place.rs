@@ -1,9 +1,9 @@
-//! Directories that go, on the disk that holds the build.
+//! Temporary directories on the disk that holds the build.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A directory that goes when it is dropped, on the disk that holds the build.
+/// A directory on the disk that holds the build. The drop deletes it.
 pub(crate) struct Place(PathBuf);
 
 impl Place {

@@ -1,4 +1,4 @@
-//! Everything at once, for long: what grows must stop growing.
+//! Everything at the same time, for a long time: whatever grows at first must stop growing.
 //!
 //! `cargo bench -p lockkeeper --bench soak -- --minutes 10`
 
@@ -30,14 +30,14 @@ dropped futures, panics, VACUUM, backups, new SQL texts, ALTER TABLE, other data
 
 Exit status: 0 when nothing grows, 1 when something does.";
 
-/// Everything at once, for long: what grows must stop growing.
+/// Does everything at the same time, for long. What grows at first must stop growing.
 #[derive(Parser)]
 #[command(after_help = HELP)]
 struct Arguments {
     /// How long it runs
     #[arg(long, value_name = "M", default_value_t = 0.5)]
     minutes: f64,
-    /// cargo's own
+    /// Passed by `cargo bench`; has no effect
     #[arg(long, hide = true)]
     bench: bool,
     /// The second process: writes to this file until its input ends
@@ -47,10 +47,11 @@ struct Arguments {
 
 const SAMPLES: u32 = 240;
 
-/// The readers that stay when there is nothing to read, which open with the first reads.
+/// The reader threads that stay when there is nothing to read. They start with the first reads.
 const STAY_THREADS: usize = 4;
-/// SQLite keeps the descriptor of a closed connection for the next one while others have the file open (it would lose
-/// their locks otherwise): one for each of the connections that were open at once.
+/// The descriptors that may stay. While other connections have the file open, SQLite keeps the descriptor of a closed
+/// connection for the next one, because closing it would drop their locks. So there is one for each connection that was
+/// open at the same time.
 const STAY_DESCRIPTORS: usize = 64;
 
 fn main() -> ExitCode {
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
         child(file);
         return ExitCode::SUCCESS;
     }
-    // Panics are part of the load.
+    // Some panics are part of the load and are not reported.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         if info.payload().downcast_ref::<&str>() != Some(&work::ON_PURPOSE) {
@@ -135,7 +136,7 @@ fn start(file: &PathBuf) -> Child {
         .expect("a second process")
 }
 
-/// Writes at a moderate pace until the input ends.
+/// Writes at a moderate rate until the input ends.
 fn child(file: &PathBuf) {
     let db = Database::builder(file)
         .busy_timeout(Duration::from_secs(30))

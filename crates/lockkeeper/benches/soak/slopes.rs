@@ -1,17 +1,17 @@
-//! What is measured while the load runs, and whether it grows.
+//! What is measured while the load runs, and the check that it does not grow.
 //!
-//! The slope is Theil's: the median of the slopes between all pairs of samples, which a few outliers
-//! (a backup, a VACUUM) do not move.
+//! The slope is Theil's: the median of the slopes between all pairs of samples. A few outliers, such as a backup or a
+//! VACUUM, do not affect it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// One thing that may grow.
+/// A value that is measured repeatedly and may grow.
 struct Series {
     name: &'static str,
     unit: &'static str,
-    /// By how much it may have grown at the end of the counted part, over its median there.
+    /// How much the value may have grown at the end of the evaluated part, given its median in that part.
     bound: fn(f64) -> f64,
     values: Vec<f64>,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Samples {
     series: Vec<Series>,
 }
 
-/// Of one interval, in microseconds: the median and the 99th percentile.
+/// The median and the 99th percentile of the latencies in one interval, in microseconds.
 pub(crate) struct Latencies {
     pub(crate) write: [f64; 2],
     pub(crate) read: [f64; 2],
@@ -32,9 +32,10 @@ pub(crate) struct Latencies {
 impl Samples {
     pub(crate) fn new(file: &Path) -> Self {
         let series = |name, unit, bound| Series { name, unit, bound, values: Vec::new() };
-        // Fixed room for what a level needs to settle; a share of it for what scatters.
+        // Each bound is a constant, for values that still settle, and a share of the median, for values that scatter.
         let memory = |level: f64| 8.0 + level / 10.0;
-        // Readers come and go, up to sixteen of them, with how busy the machine is: what stays after the load tells more.
+        // Up to sixteen readers start and end, depending on how busy the machine is. So the check after the load is the
+        // more exact one.
         let descriptors = |level: f64| 48.0 + level / 10.0;
         let threads = |level: f64| 16.0 + level / 10.0;
         let megabytes = |_| 4.0;
@@ -77,7 +78,7 @@ impl Samples {
         }
     }
 
-    /// Prints every series; whether none grows.
+    /// Prints every series. Returns whether none of them grows.
     pub(crate) fn report(&self) -> bool {
         let warm = self.times.len() / 4;
         let times = &self.times[warm..];
@@ -99,7 +100,7 @@ impl Samples {
     }
 }
 
-/// How much of what the kernel counts the process holds.
+/// The resources of this process that the kernel counts.
 pub(crate) struct Held {
     pub(crate) descriptors: usize,
     pub(crate) threads: usize,
@@ -111,7 +112,8 @@ impl Held {
         Self { descriptors: count("/proc/self/fd"), threads: count("/proc/self/task") }
     }
 
-    /// What is held beyond this once nothing has left for a while, longer than surplus readers stay.
+    /// Waits until nothing has been released for a while, longer than surplus readers stay. Returns what is still held
+    /// beyond `self`.
     pub(crate) fn left_when_settled(&self) -> Self {
         const SETTLES: Duration = Duration::from_secs(15);
         let (mut fewest, mut since) = (usize::MAX, Instant::now());
@@ -137,7 +139,7 @@ impl fmt::Display for Held {
     }
 }
 
-/// The median of the slopes between all pairs.
+/// The median of the slopes between all pairs of samples.
 fn slope(times: &[f64], values: &[f64]) -> f64 {
     let mut slopes = Vec::new();
     for (first, (time, value)) in times.iter().zip(values).enumerate() {

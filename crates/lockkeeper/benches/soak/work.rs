@@ -1,4 +1,4 @@
-//! The load: threads that each do one thing again and again until they are told to stop.
+//! The load: threads, each of which repeats one thing until it is told to stop.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,10 +32,10 @@ pub(crate) const SCHEMA: &str = "
     INSERT INTO total VALUES (1, 0), (2, 0);
     CREATE TABLE wide (id INTEGER PRIMARY KEY) STRICT;";
 
-/// The file stays as large as this many rows make it.
+/// The number of rows that is kept, so that the file does not grow.
 const ROWS: u64 = 2_000;
 
-/// What a step of the load ends with: what it met besides success is counted.
+/// The result of a step of the load. Expected errors are counted.
 type Step = Result<(), lockkeeper::Error>;
 
 pub(crate) struct Load {
@@ -46,7 +46,7 @@ pub(crate) struct Load {
     refused: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
-/// How often each thing was done.
+/// How often each thing was done, and how often each expected error occurred.
 pub(crate) struct Did(Vec<(&'static str, u64)>, Vec<(String, u64)>);
 
 impl fmt::Display for Did {
@@ -86,12 +86,12 @@ impl Load {
         let copy = place.file("copy.db");
         load.repeat("backups", 3_000, db, move |db, _| db.backup(&copy).blocking_run().map(drop));
         let other = place.file("other.db");
-        // A thousand in ten minutes.
+        // A thousand openings in ten minutes.
         load.repeat("openings", 500, db, move |_, _| open_another(&other));
         load
     }
 
-    /// Runs `step` again and again, with `pause_ms` between, until the load stops.
+    /// Repeats `step`, with pauses of `pause_ms`, until the load stops.
     fn repeat(
         &mut self,
         name: &'static str,
@@ -117,7 +117,7 @@ impl Load {
         self.threads.push((name, thread.expect("a thread")));
     }
 
-    /// Those since the last time; where nothing was answered meanwhile, the last ones.
+    /// The latencies since this was last called. If nothing was answered since then, those of the last call.
     pub(crate) fn latencies(&self) -> Latencies {
         let [write, read] = std::mem::take(&mut *self.probe.lock().expect("no panic"));
         let mut last = self.last.lock().expect("no panic");
@@ -143,7 +143,7 @@ impl Load {
     }
 }
 
-/// What a busy database may answer.
+/// Whether a busy database may answer with this error.
 fn is_expected(kind: ErrorKind) -> bool {
     matches!(
         kind,
@@ -208,7 +208,7 @@ fn leases(db: &Database, n: u64) -> Step {
             lease.rollback();
             Ok(())
         }
-        // It expires meanwhile.
+        // The lease expires during the sleep.
         _ => {
             std::thread::sleep(limit);
             lease.blocking_run(move |tx| insert(tx, n))
@@ -247,7 +247,7 @@ fn panics(db: &Database, n: u64) -> Step {
     let read = catch_unwind(AssertUnwindSafe(|| {
         db.blocking_read(|_| -> rusqlite::Result<()> { std::panic::panic_any(ON_PURPOSE) })
     }));
-    // A call that was refused before it ran did not panic.
+    // If a call was refused before it ran, there is an error and no panic.
     [write, read].into_iter().filter_map(Result::ok).collect()
 }
 
@@ -266,7 +266,7 @@ fn searches(db: &Database, n: u64) -> Step {
     .map(drop)
 }
 
-/// A column comes and goes, and so does a table.
+/// Adds a column and a table, or removes them if they exist.
 fn alter(db: &Database, _: u64) -> Step {
     db.blocking_write(|tx| match tx.table_exists(None, "passing")? {
         true => tx.execute_batch("ALTER TABLE wide DROP COLUMN more; DROP TABLE passing"),

@@ -1,4 +1,4 @@
-//! Measures a disk: durable writes, and a backup beside them.
+//! Measures a disk: durable writes, and a backup that runs beside them.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -43,7 +43,7 @@ pub(crate) fn bench(
     go_on(stop)?;
     let alone = measure(&db, writers, || {
         let until = Instant::now() + time;
-        // Checks every tenth of a second whether to stop.
+        // Checks every tenth of a second whether the command was stopped.
         while Instant::now() < until {
             go_on(stop)?;
             std::thread::park_timeout(Duration::from_millis(100).min(time));
@@ -77,7 +77,7 @@ fn go_on(stop: &Stop) -> Result<(), Failure> {
     }
 }
 
-/// Writes single rows from many threads while `f` runs; how many per second.
+/// Writes single rows from many threads while `f` runs. Returns the number of rows per second.
 fn measure(
     db: &Database,
     writers: usize,

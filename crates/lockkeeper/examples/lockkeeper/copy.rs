@@ -1,4 +1,4 @@
-//! Backups and restoring.
+//! Making and restoring backups.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -28,13 +28,13 @@ pub(crate) fn restore(from: &Path, file: &Path, stop: &Stop) -> Outcome {
     Ok(Answer { facts, good: true })
 }
 
-/// Copies with `Restore`: a `Database` would bring a file into WAL mode that has another one.
+/// Copies with `Restore`, because opening a `Database` would switch the file to WAL mode.
 fn copy(from: &Path, to: &Path, stop: &Stop) -> Result<BackupReport, lockkeeper::Error> {
     let mut told = 0;
     let restore = Restore::new(from, to).stop_when(Arc::clone(&stop.0)).progress(move |progress| {
         let BackupProgress { pages, of, .. } = progress;
         let percent = pages * 100 / of.max(1);
-        // Only on a terminal, and every ten per cent.
+        // The progress is shown only on a terminal, every ten per cent.
         if percent / 10 > told && std::io::stderr().is_terminal() {
             told = percent / 10;
             let then = if pages == of { "; checking the copy" } else { "" };

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::stop::Stop;
 use crate::{Answer, Failure, Outcome};
 
-/// How long to wait for a lock of another program.
+/// How long to wait for a lock that another program holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a file is opened.
@@ -21,7 +21,8 @@ enum Purpose {
     FoldBack,
 }
 
-/// The file that `file` names, without links, as SQLite names the WAL; it must be there. URLs are refused.
+/// The path of an existing file, with symbolic links resolved, because SQLite derives the name of the WAL from it.
+/// Refuses URLs.
 fn known(file: &Path) -> Result<PathBuf, Failure> {
     let file = lockkeeper::absolute_path(file)?;
     let known = file.canonicalize().map_err(|error| format!("{}: {error}", file.display()))?;
@@ -34,7 +35,7 @@ fn known(file: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Opens a file that is [`known`]. Its errors name the file and what to do, which SQLite's do not.
+/// Opens a file whose path [`known`] returned. The errors name the file and say what to do, which SQLite's own do not.
 fn open(file: &Path, purpose: Purpose) -> Result<Connection, Failure> {
     let shown = file.display();
     let has_wal = beside(file, "-wal").exists();
@@ -44,8 +45,9 @@ fn open(file: &Path, purpose: Purpose) -> Result<Connection, Failure> {
         )
         .into());
     }
-    // Reading a file in WAL mode makes a WAL and its index, and only a connection that can write removes them again;
-    // otherwise `restore` would find the file in use. A WAL that is there already is left alone.
+    // Reading a file in WAL mode makes a WAL and its index. Only a connection that can write removes them again, and if
+    // they stayed, `restore` would take the file to be in use. If there is a WAL already, the connection is read-only
+    // and leaves it alone.
     let to_look_in = has_wal || beside(file, "-journal").exists();
     let flags = match purpose {
         Purpose::Look if to_look_in => OpenFlags::SQLITE_OPEN_READ_ONLY,
@@ -62,7 +64,7 @@ fn open(file: &Path, purpose: Purpose) -> Result<Connection, Failure> {
     Ok(conn)
 }
 
-/// An error of SQLite with the file's name and what to do.
+/// Explains an error of SQLite, with the file's name and what to do.
 pub(crate) fn explained(file: &Path, error: &rusqlite::Error) -> String {
     let shown = file.display();
     match error.sqlite_error_code() {
@@ -107,7 +109,7 @@ pub(crate) fn inspect(file: &Path, quick: bool, stop: &Stop) -> Outcome {
     if unseen() > 0 {
         notes.push("the files of other users' processes cannot be seen from here; run it as root");
     }
-    // The header of the WAL has 32 bytes, that of a frame 24.
+    // The WAL's header has 32 bytes, the header of each frame 24.
     let page_bytes = facts["page_size"].as_u64().unwrap_or(0);
     facts["file"] = json!(file.display().to_string());
     facts["bytes"] = json!(std::fs::metadata(file)?.len());
@@ -118,7 +120,7 @@ pub(crate) fn inspect(file: &Path, quick: bool, stop: &Stop) -> Outcome {
     Ok(Answer { facts, good })
 }
 
-/// What SQLite says of a file, and whether all is well.
+/// What SQLite reports about a file, and whether the file is in order.
 fn look(conn: &Connection, quick: bool) -> rusqlite::Result<(Value, bool)> {
     let number = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let text = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, String>(0));
@@ -148,7 +150,7 @@ fn look(conn: &Connection, quick: bool) -> rusqlite::Result<(Value, bool)> {
     Ok((facts, good))
 }
 
-/// The application id in letters, if its bytes are printable.
+/// The application id as letters, or an empty text if its bytes are not printable.
 fn letters(id: i64) -> String {
     let bytes = i32::try_from(id).unwrap_or(0).to_be_bytes();
     match bytes.iter().all(u8::is_ascii_graphic) {
@@ -157,7 +159,7 @@ fn letters(id: i64) -> String {
     }
 }
 
-/// The size of the WAL, by `stat`: closing a descriptor of a file would drop SQLite's locks on it.
+/// The size of the WAL. This uses `stat`, because closing a descriptor of a file would drop SQLite's locks on it.
 pub(crate) fn wal_bytes(file: &Path) -> u64 {
     std::fs::metadata(beside(file, "-wal")).map_or(0, |wal| wal.len())
 }
@@ -168,7 +170,7 @@ fn beside(file: &Path, end: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// How many processes have open files that this process may not see.
+/// The number of processes whose open files this process may not see.
 fn unseen() -> usize {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let denied = |path: PathBuf| {
@@ -178,7 +180,7 @@ fn unseen() -> usize {
     processes.filter(|process| denied(process.path().join("fd"))).count()
 }
 
-/// The other processes that have the file open. Only root sees those of other users.
+/// The other processes that have the file open. Processes of other users are visible only to root.
 fn holders(file: &Path) -> Vec<String> {
     let Ok(file) = file.canonicalize() else { return Vec::new() };
     let mut found = Vec::new();

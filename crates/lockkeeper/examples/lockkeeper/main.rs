@@ -1,7 +1,7 @@
 //! `lockkeeper`: inspects a database file, copies it, checkpoints its WAL, and measures a disk.
 //!
-//! For operators. It can run beside the program that has the file open: it opens the file only through SQLite, `inspect`
-//! changes nothing, and no command leaves a file behind.
+//! For operators. It can run beside the program that has the file open, because it opens the file only through SQLite.
+//! `inspect` changes nothing, and no command leaves a file behind.
 //!
 //! ```sh
 //! cargo run --release -p lockkeeper --example lockkeeper -- inspect app.db
@@ -50,7 +50,7 @@ enum Command {
     },
     /// Copy a file that may be in use; the copy is checked and renamed into place
     Backup { file: PathBuf, to: PathBuf },
-    /// Put a backup in the place of a file that nobody uses; a damaged one is refused
+    /// Put a backup in the place of a file that nobody uses; a damaged backup is refused
     Restore { from: PathBuf, file: PathBuf },
     /// Fold the WAL back into the file and empty it, waiting for readers
     Checkpoint {
@@ -113,16 +113,16 @@ fn execute(command: &Command, stop: &Stop) -> Outcome {
     }
 }
 
-/// What a command found, and whether all is well: then the exit status is 0.
+/// The result of a command. If all is well, the exit status is 0.
 struct Answer {
-    /// An object.
+    /// A JSON object.
     facts: Value,
     good: bool,
 }
 
 type Outcome = Result<Answer, Failure>;
 
-/// Its message holds the path and what to do.
+/// The message names the path and says what to do.
 type Failure = Box<dyn Error + Send + Sync>;
 
 fn print_facts(facts: &Value) {

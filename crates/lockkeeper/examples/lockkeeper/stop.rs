@@ -1,14 +1,15 @@
-//! Ctrl-C and SIGTERM: the first stops the command, which cleans up; the second ends the program at once.
+//! Ctrl-C and SIGTERM: the first signal stops the command, which cleans up; the second one ends the program
+//! immediately.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
-/// Whether the command is to stop.
+/// Whether the command was asked to stop.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stop(pub(crate) Arc<AtomicBool>);
 
-/// The exit status of a program that was ended by Ctrl-C, as shells have it.
+/// The exit status that shells use for a program that was ended by Ctrl-C.
 const INTERRUPTED: i32 = 130;
 
 impl Stop {
@@ -16,8 +17,8 @@ impl Stop {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Starts a thread that listens for signals, and returns when it does. If it cannot be started, a signal ends the
-    /// program at once, as the system does by default.
+    /// Starts a thread that waits for signals, and returns when the thread is ready. If the thread cannot be started, a
+    /// signal ends the program immediately, which is the system's default.
     pub(crate) fn listen(&self) {
         let (ready, is_ready) = mpsc::sync_channel(1);
         let stop = self.clone();
@@ -29,7 +30,7 @@ impl Stop {
                 use tokio::signal::unix::{SignalKind, signal};
                 let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
                 let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return };
-                // Fails only when the program ends.
+                // The receiver is gone only if the program is ending.
                 let _ = ready.send(());
                 loop {
                     tokio::select! {
@@ -44,7 +45,7 @@ impl Stop {
             });
         });
         if started.is_ok() {
-            // An error means that the thread has ended.
+            // An error means that the thread has ended without being ready.
             let _ = is_ready.recv();
         }
     }

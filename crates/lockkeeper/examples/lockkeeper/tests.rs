@@ -1,4 +1,4 @@
-//! What the operator sees, and what is left behind.
+//! What the tool prints, and which files it leaves.
 #![expect(clippy::disallowed_methods, reason = "other programs open files in their own way")]
 
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::{Answer, Arguments, execute, file};
 
 const CHILD: &str = "LOCKKEEPER_TOOL_ARGUMENTS";
 
-/// As a test it does nothing; in a process of its own it is the tool.
+/// Does nothing as a test. In a process of its own it runs the tool.
 #[test]
 fn child() {
     let Ok(words) = std::env::var(CHILD) else { return };
@@ -27,7 +27,7 @@ fn child() {
     std::process::exit(i32::from(status != std::process::ExitCode::SUCCESS));
 }
 
-/// The tool, in a process of its own.
+/// The tool, ready to run in a process of its own.
 fn tool(words: &[&str]) -> Process {
     let mut process = Process::new(std::env::current_exe().expect("this test"));
     process.args(["--exact", "tests::child", "--nocapture", "--quiet"]);
@@ -55,7 +55,7 @@ impl Dir {
         names
     }
 
-    /// A database in WAL mode with some rows, that nobody has open.
+    /// A database in WAL mode with some rows. No connection has it open.
     fn database(&self, name: &str) -> PathBuf {
         let file = self.file(name);
         let conn = Connection::open(&file).expect("opens");
@@ -98,7 +98,7 @@ fn inspecting_and_copying_leave_nothing_beside_a_file() {
     let copy = dir.file("copy.db");
     ask(&["backup", "@", copy.to_str().expect("a path")], &file).expect("a backup");
     ask(&["inspect", "@", "--quick"], &copy).expect("facts");
-    // Refused, if the file seemed to be in use.
+    // The restore would be refused if a command had left a WAL, because the file would seem to be in use.
     ask(&["restore", copy.to_str().expect("a path"), "@"], &file).expect("restored");
     ask(&["checkpoint", "@"], &dir.database("other.db")).expect("folded back");
     assert_eq!(dir.names(), ["app.db", "copy.db", "other.db"]);
@@ -202,7 +202,7 @@ fn a_file_that_is_in_use_is_left_alone_and_its_holder_is_named() {
     let Answer { facts, good } = ask(&["inspect", "@"], &file).expect("facts");
     assert!(good && facts["wal_bytes"] == serde_json::json!(wal.len()), "{facts:?}");
     assert!(std::fs::read(dir.file("app.db-wal")).expect("bytes") == wal, "it was touched");
-    // Another process sees this one.
+    // Another process sees that this process has the file open.
     let output = tool(&["inspect", file.to_str().expect("a path"), "--json"]).output();
     let facts = json_of(&output.expect("it runs").stdout);
     let me = format!("(pid {})", std::process::id());
@@ -212,7 +212,7 @@ fn a_file_that_is_in_use_is_left_alone_and_its_holder_is_named() {
     ask(&["backup", "@", copy], &file).expect("a backup beside its user");
     let Err(text) = ask(&["restore", copy, "@"], &file) else { panic!("it is in use") };
     assert!(text.contains("app.db-wal"), "{text}");
-    // What is said of a lock that was waited for in vain.
+    // The text for a lock that was not released in time.
     let other = Connection::open(&file).expect("opens");
     other.busy_timeout(Duration::ZERO).expect("no patience");
     conn.execute_batch("BEGIN IMMEDIATE").expect("the lock");
@@ -225,7 +225,7 @@ fn a_wal_that_a_crash_has_left_is_told_and_folded_back() {
     let dir = Dir::new();
     let running = Connection::open(dir.file("running.db")).expect("opens");
     fill(&running);
-    // What a crash leaves: the files as they are.
+    // A crash leaves the files as they are.
     let file = dir.file("app.db");
     std::fs::copy(dir.file("running.db"), &file).expect("a file");
     std::fs::copy(dir.file("running.db-wal"), dir.file("app.db-wal")).expect("a file");
@@ -283,7 +283,7 @@ fn ctrl_c_ends_a_bench_and_cleans_up() {
     assert_eq!(dir.names(), [""; 0], "the directory it measured in");
 }
 
-/// The last line of what the tool printed in JSON; before it the test runner speaks.
+/// The JSON that the tool printed. The test runner prints other text before it.
 fn json_of(output: &[u8]) -> Value {
     let text = String::from_utf8_lossy(output);
     let json = text.lines().find_map(|line| line.find('{').map(|at| &line[at..]));

@@ -48,7 +48,7 @@ impl Change {
     }
 }
 
-/// One COMMIT of this process: those of its calls that changed anything.
+/// One COMMIT of this process, with those of its calls that changed anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     pub(crate) number: u64,

@@ -15,8 +15,8 @@
 //! - FEED2: nothing is missed. `subscribe` raises the count of subscribers before it returns; the writer reads the
 //!   count after the COMMIT. Either the writer sees the subscriber, or the COMMIT was over before `subscribe` returned,
 //!   and a read after that sees what the COMMIT stored.
-//! - FEED3: bounded. A queue holds `capacity` changes at most. A change that would exceed this empties the queue and
-//!   leaves [`Change::Lagged`]. A watch holds one number.
+//! - FEED3: bounded. A queue holds `capacity` changes at most. A change that would exceed this replaces the whole queue
+//!   by [`Change::Lagged`]. A watch holds one number.
 //! - FEED4: a subscriber's waker is called outside every lock, and its panic is caught.
 //!
 //! Lock order: the list of subscribers, then one subscriber.
@@ -46,7 +46,7 @@ pub(crate) struct Feed {
 
 #[derive(Debug, Default)]
 struct List {
-    /// One for each subscription that exists in the program.
+    /// A subscriber for each subscription that has not been dropped.
     subscribers: Vec<Arc<Subscriber>>,
     closed: bool,
 }
@@ -65,9 +65,9 @@ enum Wants {
     /// All changes, in a queue whose `cost` is at most `capacity` (FEED3).
     All { queue: VecDeque<Change>, cost: usize, capacity: usize, lagged: Option<u64> },
     /// Whether one of these tables has changed; an empty list means any table. `changed`: the newest commit that
-    /// changed one and was not taken yet.
+    /// changed one of them and was not reported yet.
     Tables { tables: Vec<String>, changed: Option<u64> },
-    /// The same for a live query; its runs find out the tables (`client/live.rs`).
+    /// As `Tables`, for a live query, whose runs find out the tables (`client/live.rs`).
     Query(Interest),
 }
 
@@ -302,8 +302,8 @@ impl Watch {
         Self(feed.subscribe(Wants::Tables { tables, changed: None }))
     }
 
-    /// Waits until one of the tables may have changed since the last time. Returns the number of the newest commit that
-    /// may have changed one of them. `None`: the database is closed.
+    /// Waits until one of the tables may have changed since the last result. Returns the number of the newest commit
+    /// that may have changed one of them. `None`: the database is closed.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
@@ -317,7 +317,7 @@ impl Watch {
         block_on(self.0.take()).map(|change| change.commit())
     }
 
-    /// The number of the newest commit that may have changed one of the tables since the last time; `None`: there is
+    /// The number of the newest commit that may have changed one of the tables since the last result; `None`: there is
     /// none.
     pub fn try_next(&mut self) -> Option<u64> {
         self.0.try_take().map(|change| change.commit())

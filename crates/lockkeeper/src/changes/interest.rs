@@ -8,8 +8,8 @@ use super::change::Change;
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
     pub(crate) tables: BTreeSet<String>,
-    /// Something that is not a table was read or has changed, such as the schema. A query that read it is concerned by
-    /// every change, and a change of it concerns every query.
+    /// Whether something other than a table, such as the schema, was read or has changed. If a query has read such a
+    /// thing, every change concerns the query. If such a thing has changed, the change concerns every query.
     pub(crate) anything: bool,
 }
 

@@ -43,7 +43,7 @@ use crate::sync::{Mutex, lock};
 /// The most rows of one call that are reported one by one.
 pub(crate) const CALL_ROWS_MAX: usize = 10_000;
 
-/// The most statements that are remembered, and the most tables.
+/// The most statements, and the most tables, that are remembered.
 const KNOWN_MAX: usize = 1024;
 
 /// A table's index among the interned names.
@@ -72,7 +72,7 @@ struct Notes {
     altered: bool,
     /// What the authorizer has reported since `said` was last taken or cleared.
     said: Vec<Said>,
-    /// How many runs of statements have begun. If it rises during a run, another statement ran inside that run.
+    /// How many runs of statements have begun. If the number rises during a run, another statement ran inside that run.
     runs: u64,
     /// The interned names, as they are reported.
     names: Vec<Arc<str>>,
@@ -108,7 +108,7 @@ pub(crate) struct Plan {
     several: bool,
 }
 
-/// Where the notes stood when a statement or a savepoint began.
+/// The lengths and counts of the notes when a statement or a savepoint began.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
     rows: usize,
@@ -122,7 +122,7 @@ pub(crate) struct Mark {
 pub(crate) enum Outcome {
     Done,
     Failed,
-    /// Not known: the caller fetched the rows, and only the caller saw an error.
+    /// Not known, because the caller fetched the rows: if there was an error, only the caller has seen it.
     Unseen,
 }
 
@@ -216,7 +216,8 @@ impl Recorder {
         self.make_plan(conn, sql, &said)
     }
 
-    /// The plan of a statement from the cache, about which the authorizer has reported nothing now.
+    /// The plan of a statement from the cache. It has not been prepared now, so the authorizer has reported nothing
+    /// about it.
     pub(crate) fn plan_cached(&self, conn: &Connection, sql: &str) -> Arc<Plan> {
         let known = {
             let mut notes = lock(&self.notes);
@@ -285,7 +286,7 @@ impl Recorder {
             notes.index.iter().find(|(_, index)| **index == table).map(|(name, _)| name.clone())
         };
         let nature = name.and_then(|(schema, name)| look_up(conn, &schema, &name).ok());
-        // A table that cannot be looked up gets the properties with which most is reported.
+        // A table that cannot be looked up gets the properties for which most is reported, so that no change is missed.
         let unknown = Nature { view: false, named: false, replaces: true, keys: Vec::new() };
         let nature = Arc::new(nature.unwrap_or(unknown));
         let mut notes = lock(&self.notes);

@@ -112,7 +112,8 @@ impl<E: Send + 'static> Future for AcquireLease<E> {
                 Ok(Lease { submission: self.submission.follow_up(), state, error: PhantomData })
             }
             Err(error) => {
-                // The writer may have opened the lease in spite of the error. It gets no handle, so it must end.
+                // The writer may have opened the lease in spite of the error. There is no handle to it, so the lease
+                // must end.
                 state.end(ErrorKind::LeaseEnded);
                 Err(error)
             }
@@ -122,7 +123,7 @@ impl<E: Send + 'static> Future for AcquireLease<E> {
 
 impl<E: Send + 'static> Drop for AcquireLease<E> {
     fn drop(&mut self) {
-        // The writer may have opened the lease. It gets no handle, so the writer must not wait for its commands.
+        // The writer may have opened the lease. There is no handle to it, so the writer must not wait for its commands.
         if let Some(state) = &self.state {
             state.end(ErrorKind::LeaseEnded);
         }

@@ -73,7 +73,7 @@ impl<T: Send + 'static, E: Send + 'static> Live<T, E> {
         Self { inner, query, listed, watch, stale: true, running: None, found: Arc::default() }
     }
 
-    /// The result of the next run; the first run begins at once. `None`: the database is closed.
+    /// The result of the next run. The first run begins without waiting for a change. `None`: the database is closed.
     ///
     /// # Errors
     /// As [`Client::read`]; [`ErrorKind::Config`] when a listed name is neither a table nor a view. The stream

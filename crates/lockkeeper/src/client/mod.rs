@@ -89,9 +89,9 @@ impl<E: Send + 'static> Client<E> {
     /// Resumes a panic of `f` on the caller; its writes are undone and the writer lives on.
     ///
     /// # Cancel safety
-    /// Dropped while waiting: `f` never runs and its place is free at once. Dropped while running:
-    /// `f` is interrupted and undone, or completes; its writes are stored as a whole or not at all. A caller
-    /// that retries should make `f` idempotent.
+    /// Dropped while waiting: `f` never runs and its place becomes free immediately. Dropped while running: `f` is
+    /// interrupted and undone, or completes; its writes are stored as a whole or not at all. A caller that retries
+    /// should make `f` idempotent.
     ///
     /// # Examples
     /// ```
@@ -132,8 +132,8 @@ impl<E: Send + 'static> Client<E> {
         Write::new(&self.inner, Once(Some(f)))
     }
 
-    /// Submits `f` as [`Client::write`] does, at once, if there is room; otherwise returns `f`. The result is a future
-    /// of the answer; dropping it cancels the write.
+    /// If there is room, submits `f` immediately, to run as in [`Client::write`]; otherwise returns `f`. The result is
+    /// a future of the answer; dropping it cancels the write.
     ///
     /// # Errors
     /// [`Refused`] holds `f` and the reason: no room, closed, read-only, stopped writes, a call inside a call, or a
@@ -153,7 +153,7 @@ impl<E: Send + 'static> Client<E> {
     /// `f` and its result may borrow from the caller. So this returns only when `f` has ended or will never run, even
     /// if the database is aborted.
     ///
-    /// Inside a write of the same database, `f` runs at once, in a savepoint of that write.
+    /// Inside a write of the same database, `f` runs immediately, in a savepoint of that write.
     ///
     /// # Errors
     /// As [`Client::write`].
@@ -229,7 +229,7 @@ impl<E: Send + 'static> Client<E> {
     /// Runs `f` as [`Client::read`] does and blocks this thread until it is answered.
     ///
     /// `f` and its result may borrow, as for [`Client::blocking_write`]. Inside a write of the same database, `f` runs
-    /// at once and sees the changes of that write.
+    /// immediately and sees the changes of that write.
     ///
     /// # Errors
     /// As [`Client::read`].
@@ -426,9 +426,9 @@ impl<E: Send + 'static> Client<E> {
     /// dropped, held for too long ([`AcquireLease::hold_max`]) or left idle for too long
     /// ([`AcquireLease::idle_max`]).
     ///
-    /// A lease takes its turn like a write. While it lasts, **every other write of the program waits**: the leases of
-    /// one caller with 10 ms per await are enough to bring a busy service to a hundred writes a second. So use a lease
-    /// only where nothing else will do: for a dialogue in which the other side must see a part of the transaction
+    /// A lease takes its turn like a write. While it lasts, **every other write of the program waits**: one caller that
+    /// awaits for 10 ms in each lease is enough to slow a busy service down to a hundred writes a second. So use a
+    /// lease only where nothing else will do: for a dialogue in which the other side must see a part of the transaction
     /// before it can answer, a migration tool, a shell. If the program can await everything beforehand, do that and use
     /// [`Client::write`]. If the program may only have to undo the change later, commit the change and undo it with
     /// another write. Never await a write of the same database while holding a lease: the write waits for the lease,

@@ -29,8 +29,8 @@ pub struct Read<B, T: Send + 'static, E: Send + 'static> {
     /// The held snapshot to read on; `None`: the newest state.
     hold: Option<Arc<Hold>>,
     short: bool,
-    /// When the short read returned `Pending` to let its executor poll other tasks (TURN1 of `engine/turns.rs`); the
-    /// next poll submits it. `None`: it did not.
+    /// The time when the short read returned `Pending`, so that its executor could poll other tasks (TURN1 of
+    /// `engine/turns.rs`); the next poll submits the read. `None`: the read has not yielded.
     yielded_at: Option<Instant>,
     /// Whether the read is counted as a waiting short read ([`Turns::wait`]).
     counted: bool,

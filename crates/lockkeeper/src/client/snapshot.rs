@@ -21,8 +21,8 @@ use crate::{Client, ErrorKind};
 /// A snapshot that stays the same across awaits; see [`Client::snapshot`].
 ///
 /// Reads on it run one after another. The snapshot is released when its last clone is dropped and its last read is
-/// answered, when it reaches its maximum age, or when the database is closed. Reads after that fail. Its place among
-/// the [held snapshots](crate::Builder::snapshots_max) is free at once.
+/// answered, when it reaches its maximum age, or when the database is closed. Reads after that fail. The release
+/// immediately frees its place among the [held snapshots](crate::Builder::snapshots_max).
 #[must_use = "dropping it releases the snapshot"]
 pub struct HeldSnapshot<E: Send + 'static = rusqlite::Error> {
     inner: Arc<Inner>,
@@ -30,7 +30,7 @@ pub struct HeldSnapshot<E: Send + 'static = rusqlite::Error> {
     error: PhantomData<fn() -> E>,
 }
 
-// For the same reason as `Client` in `handle.rs`.
+// A panic inside a call leaves the database and its handles in a valid state; see `Client` in `handle.rs`.
 impl<E: Send + 'static> UnwindSafe for HeldSnapshot<E> {}
 impl<E: Send + 'static> RefUnwindSafe for HeldSnapshot<E> {}
 

@@ -24,7 +24,7 @@ pub(crate) struct Submission {
     why: Why,
 }
 
-// For the same reason as `Client` in `handle.rs`.
+// A panic inside a call leaves the database and its handles in a valid state; see `Client` in `handle.rs`.
 impl UnwindSafe for Submission {}
 impl RefUnwindSafe for Submission {}
 

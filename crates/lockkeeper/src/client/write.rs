@@ -232,7 +232,8 @@ impl Drop for OwnCounts<'_> {
     }
 }
 
-/// Runs a write and waits for it. Inside a write of the same database, runs `f` at once, in a savepoint of that write.
+/// Runs a write and waits for it. Inside a write of the same database, runs `f` immediately, in a savepoint of that
+/// write.
 #[track_caller]
 pub(crate) fn blocking<T, E, F>(inner: &Arc<Inner>, mut f: F) -> Result<T, Error<E>>
 where

@@ -26,7 +26,7 @@ pub trait Body<V, T, E>: Send + 'static {
     /// Whether the closure may run more than once.
     const REPEATABLE: bool;
 
-    /// The type of the closure, which is the same for all calls of one place in the caller's program.
+    /// The type of the closure. All closures that the same place in the caller's program makes have the same type.
     fn closure(&self) -> TypeId {
         TypeId::of::<Self>()
     }
@@ -253,7 +253,8 @@ where
             catch_unwind(AssertUnwindSafe(|| body.call(snapshot)))
         };
         let outcome = outcome_of(reply.token(), ran);
-        // Dropped before the answer, so that the values that a closure holds are dropped when its caller is answered.
+        // Dropped before the answer, so that the values that the closure holds are gone when its caller gets the
+        // answer.
         shielded(|| drop(body));
         reply.answer_quietly(outcome)
     }

@@ -23,7 +23,7 @@ use crate::sqlite::{instance, migrate::Migrations, opener::Opener, preflight::Ma
 use crate::stats::{ClientStats, Meters, Stats};
 use crate::sync::Mutex;
 
-/// How many read transactions that follow a batch of the writer end with a yield of the processor.
+/// After each batch of the writer, this many read transactions end with a yield of the processor.
 pub(crate) const YIELDS: u8 = 16;
 
 /// Makes the readers' pool check whether it needs another thread.
@@ -55,7 +55,8 @@ pub(crate) struct Core {
     pub(crate) warnings: OnceLock<Vec<String>>,
     /// Another instance that has the file open, which `open_shared` uses. Set by the writer's thread.
     pub(crate) other: OnceLock<instance::Handle>,
-    /// Why the writer could not checkpoint the WAL when it closed. The first `close` that has waited returns it.
+    /// Why the writer could not checkpoint the WAL when it closed. The first close that comes to its end returns this
+    /// error.
     pub(crate) wal_left: Mutex<Option<Error>>,
 }
 

@@ -11,7 +11,8 @@
 //! - HELD2: the drop of the last handle ([`Hold`]), the maximum age or the close of the database releases a snapshot,
 //!   whichever comes first. Releasing never does I/O on the caller's thread (SHORT3).
 //! - HELD3: `release` frees the snapshot's place among the held snapshots before it returns, even while a reader thread
-//!   still has the connection for the rest of a read. So a caller that drops a snapshot may take the next one at once.
+//!   still has the connection for the rest of a read. So a caller that drops a snapshot may immediately take the next
+//!   one.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -112,7 +113,7 @@ impl HeldSnapshots {
     }
 
     /// Asks the reads on all snapshots to stop. A reader thread runs the pending reads of a snapshot one after another,
-    /// and the queue knows only the first of them.
+    /// and the queue knows only the first of them, so an abort of the queue does not reach the others.
     pub(crate) fn abort(&self) {
         self.all().iter().for_each(|held| held.abort());
     }

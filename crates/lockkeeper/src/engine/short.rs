@@ -17,11 +17,11 @@
 //!
 //! - SHORT1: at most `max` connections are idle or used. A short read that finds none idle goes to the reader threads,
 //!   one of which opens a connection for the next short read. A short read never waits for a connection.
-//! - SHORT2: a connection counts until it is closed. A snapshot that gets no surplus connection waits until the held,
-//!   surplus and closing connections, including its own, are at most `snapshots_max`. So there are never more, apart
-//!   from connections on which a reader thread still runs a read although the snapshot is over.
+//! - SHORT2: a connection is counted until it is closed. A snapshot that gets no surplus connection waits until the
+//!   held, surplus and closing connections, including its own, are at most `snapshots_max`. So there are never more
+//!   than that, apart from connections on which a reader thread still runs a read although the snapshot is over.
 //! - SHORT3: giving a connection back does no I/O, so callers may do it. A reader thread closes the surplus
-//!   connections. An errand asks for that, which goes ahead of the calls (`queue/mod.rs` QUEUE9).
+//!   connections. It is asked by an errand, which goes ahead of the calls (`queue/mod.rs` QUEUE9).
 //! - SHORT4: [`ShortReads::close`] returns when all these connections are closed, used and held ones included.
 //!
 //! Lock order: a held snapshot's state, then `state`. Lists are bounded by SHORT1 and SHORT2.
@@ -38,8 +38,8 @@ use crate::queue::{Domain, Frame};
 use crate::sqlite::{opener::Opener, snapshot::Snapshot};
 use crate::sync::{Condvar, Mutex, MutexGuard, lock, now, wait};
 
-/// Ticks of 1,000 virtual-machine steps. The first tick may come early, because SQLite goes on counting the steps of a
-/// cached statement from its previous execution.
+/// The budget in ticks of 1,000 virtual-machine steps. The first tick may come early, because SQLite goes on counting
+/// the steps of a cached statement from its previous execution.
 pub(crate) const BUDGET_TICKS: u32 = 4;
 
 /// What a short read or a snapshot asks a reader thread to do, because callers' threads must do no I/O.
@@ -94,7 +94,7 @@ struct Surplus {
 }
 
 impl ShortReads {
-    /// Connections for at most `max` short reads at once.
+    /// Connections for at most `max` short reads at the same time.
     pub(crate) fn new(opener: Arc<Opener>, max: usize, ask: Ask) -> Self {
         Self {
             opener,
@@ -355,7 +355,8 @@ impl Deref for Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         let surplus = self.conn.take().map(|conn| {
-            // Ends the read transaction at once, so that the WAL can start over. This releases locks and does no I/O.
+            // Ends the read transaction immediately, so that the WAL can start over. This releases locks and does no
+            // I/O.
             let clean = conn.link.clean();
             conn.link.callbacks.slot.rest();
             Surplus { conn, usable: clean && self.reuse }

@@ -41,7 +41,7 @@ pub(crate) enum Route {
     Readers,
 }
 
-/// The short reads of a database that wait, for TURN2.
+/// Counts the short reads of a database that are waiting, for TURN2.
 #[derive(Default)]
 pub(crate) struct Turns {
     /// How many short reads wait. Relaxed suffices: the number orders nothing else.

@@ -27,8 +27,8 @@ pub enum ErrorKind {
     /// database, or calls of several databases would wait for each other in a circle. Use the transaction or snapshot
     /// that the closure was given, or make the calls of several databases one after another.
     Nested,
-    /// A write in a read, in a database that was opened by [`Builder::read_only`](crate::Builder::read_only), or in a
-    /// file that cannot be written.
+    /// The call wrote inside a read, or in a database that was opened by
+    /// [`Builder::read_only`](crate::Builder::read_only), or in a file that cannot be written.
     ReadOnly,
     /// The database is closed; nothing ran.
     Closed,

@@ -103,7 +103,7 @@ where
         V: View,
         F: for<'v> FnMut(V::Ref<'v>) -> Result<(), E>,
     {
-        // SAFETY: the caller guarantees it.
+        // SAFETY: the caller guarantees that `closure` points to an `F` that nothing else touches.
         (unsafe { closure.cast::<F>().as_mut() })(view)
     }
 

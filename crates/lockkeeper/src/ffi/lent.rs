@@ -125,7 +125,8 @@ impl LentOut {
     /// # Safety
     /// The connection of the statement is neither moved nor used exclusively until [`LentOut::take_back`] was called.
     pub(super) unsafe fn statement<'c>(&'c self, statement: Statement<'c>) -> Lent<'c> {
-        // SAFETY: its `Lent`, which borrows this list, or `take_back` drops it before its connection is closed.
+        // SAFETY: the statement is dropped before its connection is closed: by its `Lent`, which borrows this list, or
+        // by `take_back`.
         let statement = unsafe { mem::transmute::<Statement<'_>, Statement<'static>>(statement) };
         Lent { home: self, slot: self.keep(Kept::Plain(statement)) }
     }

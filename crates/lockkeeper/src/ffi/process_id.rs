@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 /// Linux 4.14). Where there is no such page, the kernel is asked each time.
 #[cfg(target_os = "linux")]
 pub(crate) fn process_id() -> u32 {
-    /// Used where the kernel gives no such page.
+    /// Used if the kernel does not offer such a page.
     static NONE: AtomicU32 = AtomicU32::new(0);
     /// Null: the page was not made yet. No lock guards it, because a child that is forked while the parent holds the
     /// lock could never take the lock.
@@ -19,7 +19,7 @@ pub(crate) fn process_id() -> u32 {
     let mut page = PAGE.load(Ordering::Acquire);
     if page.is_null() {
         page = wiped_page().map_or(ptr::from_ref(&NONE).cast_mut(), NonNull::as_ptr);
-        // If two threads get here at once, one of their pages is leaked.
+        // If two threads get here at the same time, one of their pages is leaked.
         PAGE.store(page, Ordering::Release);
     }
     // SAFETY: `page` is `NONE` or what `wiped_page` returned: aligned, valid for as long as the process lives,

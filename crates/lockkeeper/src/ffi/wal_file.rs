@@ -42,7 +42,7 @@ pub(super) fn checkpoint(
     }
 }
 
-/// Two random numbers in the header of a WAL, which change when the WAL starts over.
+/// The two salts in the header of a WAL. They change when the WAL starts over.
 pub(crate) type WalSalts = [u8; 8];
 
 /// The offset of the salts in the WAL's header, in bytes.
@@ -55,7 +55,7 @@ pub(super) fn salts(conn: &Connection) -> Option<WalSalts> {
     read.then_some(salts)
 }
 
-/// The first bytes of the main file of `conn`; `None`: it is shorter.
+/// The first bytes of the main file of `conn`; `None`: the file is shorter than that, or cannot be read.
 pub(crate) fn first_bytes(conn: &Connection) -> Option<[u8; 16]> {
     let mut bytes = [0; 16];
     read_file(conn, ffi::SQLITE_FCNTL_FILE_POINTER, &mut bytes, 0).then_some(bytes)

@@ -1,10 +1,10 @@
 //! Load shedding: which calls an overloaded queue refuses, so that it still serves the others in time.
 //!
 //! If callers do not slow down (because each request from outside is a new caller), the queue grows until it serves
-//! every call too late. So when, for a whole interval, every call of a lane has waited longer than the target, the
-//! queue begins to refuse the lane's calls that have waited longer than the target. It stops when an interval passes
-//! without such a call. This is CoDel (RFC 8289) for requests: the only measure is the time in the queue, and a refused
-//! request is answered at once.
+//! every call too late. So the queue watches each lane: when for a whole interval every call of the lane has waited
+//! longer than the target, the queue begins to refuse the lane's calls that have waited longer than the target. It
+//! stops when an interval passes in which no call of the lane waited so long. This is CoDel (RFC 8289) for requests:
+//! the only measure is the time in the queue, and a refused request is answered immediately.
 //!
 //! A pure data structure: the time is an argument.
 //!
@@ -15,8 +15,8 @@
 //! | overloaded | calls that waited too long are refused | an interval without such a call |
 //!
 //! - ADM1: each lane is judged by itself. The backlog of one client does not make the queue refuse calls of another.
-//! - ADM2: an entry that has not changed for an interval is ignored, so the entry of a removed lane does not apply to
-//!   the next lane with the same number. Bound: an entry per lane number.
+//! - ADM2: an entry that has not changed for an interval is ignored. So the entry of a removed lane affects the next
+//!   lane with the same number for an interval at most. Bound: an entry per lane number.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -74,8 +74,8 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const TARGET: Duration = Duration::from_millis(20);
 
-    /// Simulates, in virtual time, one server that needs `service` for each call, and calls that arrive at the distance
-    /// `apart`. Returns how long each served call had waited, in order, and how many calls were refused.
+    /// Simulates, in virtual time, one server that needs `service` for each call; a new call arrives every `apart`.
+    /// Returns how long each served call had waited, in order, and how many calls were refused.
     fn simulate(arrivals: u32, apart: Duration, service: Duration) -> (Vec<Duration>, usize) {
         let began = Instant::now();
         let mut admission = Admission::new(TARGET);
@@ -97,7 +97,7 @@ mod tests {
     fn b05_under_threefold_overload_accepted_calls_wait_no_longer_than_the_target() {
         let (served, refused) = simulate(30_000, MS, 3 * MS);
         assert_eq!(served.len() + refused, 30_000);
-        // The overload is noticed after an interval; all that time the backlog grows.
+        // The queue notices the overload only after an interval, and its backlog grows until then.
         let interval = (TARGET * INTERVAL_TARGETS).as_millis() as usize;
         let late = served.iter().filter(|waited| **waited > TARGET).count();
         assert!(late <= interval / 3 + 8, "{late} late ones");
@@ -105,7 +105,8 @@ mod tests {
         sorted.sort();
         let p99 = sorted[sorted.len() * 99 / 100];
         assert!(p99 <= TARGET, "{p99:?}");
-        // The server is never idle: a third of the load is served.
+        // The server is never idle. A call takes three times as long as the time between two arrivals, so a third of
+        // the calls is served.
         assert!((9_900..=10_100).contains(&served.len()), "{} served", served.len());
     }
 

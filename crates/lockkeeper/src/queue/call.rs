@@ -9,15 +9,15 @@
 //!
 //! - CALL1: each accepted call is answered exactly once. `answer` consumes the [`Reply`]. The drop of an unanswered
 //!   [`Reply`], for whatever reason (close, abort, panic, a dead thread), marks the slot `Lost`.
-//! - CALL2: a waker is called outside the slot's lock, so a waker that polls at once can take the lock.
-//! - CALL3: when the caller is gone, the worker drops the value, outside every lock. The queue may hold the last
-//!   reference to the shared part, in a worker's slot under the queue's lock; that part then holds no value of a
-//!   caller.
+//! - CALL2: a waker is called outside the slot's lock, so a waker that polls immediately can take the lock.
+//! - CALL3: if the caller is gone, the worker drops the value, outside every lock. A worker's slot in the queue also
+//!   refers to the shared part, and may drop the last reference to it under the queue's lock. By then the shared part
+//!   holds no value of a caller.
 //! - CALL4: a token keeps the first reason for which it is raised. It belongs to one call, so raising it late cannot
 //!   stop the next call.
 //! - CALL5: a panic of a destructor or a waker belongs to no call. It is caught ([`shielded`]) where it would end a
 //!   worker's thread or the clock's thread.
-//! - CALL6: the caller of [`Reply::answer_quietly`] must wake the waker that it gets.
+//! - CALL6: the caller of [`Reply::answer_quietly`] must wake the waker that `answer_quietly` returns.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -154,7 +154,7 @@ impl<R> Drop for Reply<R> {
     }
 }
 
-/// Runs a destructor or a waker of a caller and drops its panic, which the panic hook has reported (CALL5).
+/// Runs a destructor or a waker of a caller. Ignores its panic, because the panic hook has reported it (CALL5).
 pub(crate) fn shielded(f: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
         // The payload's destructor might panic, too.

@@ -4,8 +4,8 @@
 //! clock is closed or dropped.
 //!
 //! - CLK1: an alarm rings at most once, never before its time, and outside the clock's lock.
-//! - CLK2: dropping an [`Alarm`] removes it from the clock at once. Bound: one alarm per call, snapshot or lease with a
-//!   time limit, and one for each regular check.
+//! - CLK2: dropping an [`Alarm`] immediately removes it from the clock. Bound: one alarm per call, snapshot or lease
+//!   with a time limit, and one for each regular check.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -30,7 +30,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// Why a call did not run to its end. Nothing of it was kept.
+/// Why a call did not run to its end. Nothing that the call did was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CallError {
@@ -91,9 +91,9 @@ pub enum RefusedReason {
     Nested,
     /// See [`CallError::Forked`].
     Forked,
-    /// A write to a database that was opened read-only.
+    /// The call is a write, and the database was opened read-only.
     ReadOnly,
-    /// A write to a database whose writes are stopped.
+    /// The call is a write, and the database's writes are stopped.
     Stopped,
 }
 

@@ -3,8 +3,9 @@
 //! - FLT1: dropping an [`InFlight`] removes its call from the lane if it still waits there, so that it never runs.
 //!   Otherwise the drop raises the call's token, and the worker stops or finishes it.
 //! - FLT2: an [`InFlight`] keeps its client's lane alive.
-//! - FLT3: while code inside another call waits for an [`InFlight`], that wait is in the list of `waits.rs`. It is
-//!   entered before the call is submitted. A wait that would close a circle ends with `Nested`.
+//! - FLT3: while code inside another call waits for an [`InFlight`], that wait is in the list of `waits.rs`. The wait
+//!   enters the list before the call is submitted, or when the future is polled inside a different call than before. A
+//!   wait that would close a circle ends with `Nested`.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -56,8 +57,8 @@ pub(crate) struct InFlight<C: Item, V: Send + 'static> {
 pub(crate) struct Deadline<'c> {
     pub(crate) at: Instant,
     pub(crate) clock: &'c Clock,
-    /// Called at the deadline, before the call is refused or stopped, because what the call waits for can be named only
-    /// while that is still running.
+    /// Called at the deadline, before the call is refused or stopped. It notes what keeps the call waiting, which can
+    /// be named only while that is still running.
     pub(crate) expiring: Option<Box<dyn FnOnce() + Send>>,
 }
 

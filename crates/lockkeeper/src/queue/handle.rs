@@ -29,15 +29,16 @@ pub struct Builder<R> {
 }
 
 impl<R: 'static> Builder<R> {
-    /// The number of accepted calls of each client that may wait at once. Default: 1,024.
+    /// The number of accepted calls of each client that may wait at the same time. Default: 1,024.
     pub fn capacity(mut self, calls: usize) -> Self {
         self.capacity = calls;
         self
     }
 
-    /// Sheds calls under overload. When every call of a client has waited longer than `target` for ten times `target`,
-    /// the worker refuses the client's calls that waited longer, with [`CallError::Overloaded`], until ten times
-    /// `target` pass without such a call. Default: never.
+    /// Sheds calls under overload. If for ten times `target` every call of a client waits longer than `target`, the
+    /// worker begins to refuse, with [`CallError::Overloaded`], the client's calls that have waited longer than
+    /// `target`. It stops when ten times `target` pass in which no call of the client waited so long. Default: no call
+    /// is shed.
     pub fn shed_after(mut self, target: Duration) -> Self {
         self.shed_after = Some(target);
         self
@@ -100,7 +101,8 @@ impl<R: 'static> Builder<R> {
         let clock = Arc::new(Clock::new());
         let config =
             PoolConfig { name: self.name, min: 1, max: 1, look: None, on_start: self.on_start };
-        // The factory takes both, once, because there is only one worker. The mutex makes the factory `Sync`.
+        // The factory takes `build` and `recycle` out of the mutex once, because there is only one worker. The mutex
+        // makes the factory `Sync`.
         let parts = Mutex::new(Some((build, self.recycle)));
         let domain = queue.domain;
         let pool = Pool::new(Arc::clone(&queue), config, Arc::clone(&clock), move || {
@@ -272,8 +274,8 @@ impl<R: 'static> Client<R> {
     /// Resumes a panic of `f` on the caller; the worker lives on.
     ///
     /// # Cancel safety
-    /// Dropped while waiting: `f` never runs and its place is free at once. Dropped while running: `f` goes on until it
-    /// returns; `f` can check [`should_stop`].
+    /// Dropped while waiting: `f` never runs, and its place becomes free immediately. Dropped while running: `f` goes
+    /// on until it returns; `f` can check [`should_stop`].
     pub fn call<T, F>(&self, f: F) -> Call<R, F, T>
     where
         F: FnOnce(&mut R) -> T + Send + 'static,
@@ -282,7 +284,7 @@ impl<R: 'static> Client<R> {
         Call { client: self.clone(), state: State::New(f), deadline: None }
     }
 
-    /// Submits `f` at once if there is room; otherwise returns `f`.
+    /// Submits `f` now if there is room; otherwise returns `f`.
     ///
     /// # Errors
     /// [`Refused`] holds `f` and the reason.
@@ -354,7 +356,8 @@ where
     F: FnOnce(&mut R) -> T + Send + 'static,
     T: Send + 'static,
 {
-    /// Sets a deadline: the call times out `patience` after its submission, whether it waits or runs.
+    /// Sets a deadline: if `f` has not begun `patience` after the submission, the call times out. A running `f` is not
+    /// ended, but [`should_stop`] tells it to stop; what it then returns is the result of the call.
     pub fn deadline(mut self, patience: Duration) -> Self {
         self.deadline = Some(patience);
         self

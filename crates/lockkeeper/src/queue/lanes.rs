@@ -223,7 +223,7 @@ impl<C> Lanes<C> {
         }
     }
 
-    /// Removes a waiting call; its place is free at once. `None`: the call was taken or removed before.
+    /// Removes a waiting call, whose place becomes free immediately. `None`: the call was taken or removed before.
     pub(crate) fn remove(&mut self, position: Position) -> Option<C> {
         let lane = self.lanes.get_mut(position.lane.0)?.as_mut()?;
         if let Some(call) = bury(&mut lane.accepted, lane.accepted_live, position.seq) {

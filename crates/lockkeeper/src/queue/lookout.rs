@@ -3,7 +3,8 @@
 //! Going to sleep and waking up each cost some 30 microseconds, a third of a durable write or several point reads. A
 //! caller in a loop submits its next call sooner than that. So a worker first yields the processor repeatedly and
 //! checks for a new call after each yield. The fields here are hints: a lost update costs a yield or some microseconds,
-//! and only the queue's lock makes sure that no wake-up is lost (QUEUE4). In loom's models, workers sleep at once.
+//! and only the queue's lock makes sure that no wake-up is lost (QUEUE4). In loom's models, workers sleep without
+//! looking.
 
 use std::time::{Duration, Instant};
 
@@ -14,17 +15,18 @@ use crate::sync::{AtomicBool, AtomicU8, Ordering, now};
 pub(crate) struct Look {
     /// About as long as callers take to submit their next call.
     pub(crate) long: Duration,
-    /// Used instead after [`FRUITLESS`] looks in a row that found no call.
+    /// Used instead of `long` after [`FRUITLESS`] looks in a row that found no call.
     pub(crate) short: Duration,
-    /// A batch of one call that takes at least this long is taken to have a lone caller, which waits for the disk in
-    /// each call. After [`LONE`] such batches in a row the worker sleeps at once. `None`: the worker always looks.
+    /// A batch of one call that takes at least this long is assumed to come from a lone caller, whose calls each wait
+    /// for the disk. After [`LONE`] such batches in a row the worker sleeps without looking. `None`: the worker always
+    /// looks.
     pub(crate) lone: Option<Duration>,
 }
 
 /// After this many looks in a row that found no call, a worker looks for [`Look::short`].
 const FRUITLESS: u8 = 4;
 
-/// After this many batches in a row with a lone caller, a worker sleeps at once.
+/// After this many batches in a row with a lone caller, a worker sleeps without looking.
 const LONE: u8 = 4;
 
 /// A yield that takes longer than this has given the processor to a thread that keeps it.
@@ -57,7 +59,8 @@ impl Lookout {
         }
     }
 
-    /// Looks for the next calls of callers that were just answered, for a limited time. Returns when the look began.
+    /// Looks for the next calls of callers that were just answered, for a limited time. Returns the time when the look
+    /// began.
     pub(crate) fn look(&self, look: Look) -> Instant {
         let since = now();
         let duration = self.duration(look);

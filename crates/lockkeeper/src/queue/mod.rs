@@ -41,7 +41,7 @@
 //! Invariants:
 //!
 //! - QUEUE1: a worker takes a call or its caller removes it, never both, because both happen under the lock. So a
-//!   canceled call that no worker has taken never runs, and its place is free at once.
+//!   canceled call that no worker has taken never runs, and its place becomes free immediately.
 //! - QUEUE2: a worker answers each call that it takes, also when it skips the call, the call panics or the thread
 //!   dies (CALL1).
 //! - QUEUE3: once intake is closed no call enters. `close` and `push` hold the same lock, so no call is forgotten:

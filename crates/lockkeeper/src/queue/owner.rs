@@ -78,7 +78,7 @@ impl<R: 'static, E: 'static> Service for Owner<R, E> {
 impl<R: 'static, E> Owner<R, E> {
     fn run(&mut self, call: Box<dyn Job<R>>) {
         if self.resource.is_none() {
-            // A build function that fails or panics fails this call; the next one tries again.
+            // If the build function fails or panics, this call fails, and the next call builds again.
             self.resource =
                 catch_unwind(AssertUnwindSafe(&mut self.build)).ok().and_then(Result::ok);
         }

@@ -14,8 +14,9 @@
 //! - WAIT1: no thread in the list is deadlocked. A wait that would deadlock its thread is refused; the check and the
 //!   change of the list are under one lock. Of the other changes of the list, only [`behind`] can deadlock a thread, so
 //!   it checks, too.
-//! - WAIT2: a wait leaves the list when its future is answered or dropped, or when the call around it ends, whichever
-//!   comes first. The wait for an answered call counts as ended before it leaves.
+//! - WAIT2: a wait is removed from the list when its future is answered or dropped, or when the call around it ends,
+//!   whichever comes first. From the moment when a call is answered, the wait for it counts as ended, even while it is
+//!   still in the list.
 //!
 //! A future that was polled inside a call counts as a wait of that call's thread, since the list cannot see what the
 //! executor does next.
@@ -35,11 +36,12 @@ pub(crate) enum Awaited {
     Call(WorkerSet, Arc<dyn Interruptible>),
     /// The start of all threads of a domain, or their end.
     All(Domain),
-    /// The next command of a call that makes the thread wait for commands, such as a call that holds a lease.
+    /// The next command of a call. For example, the writer's thread waits for the next command of a call that holds a
+    /// lease.
     Holder(Holder),
 }
 
-/// A call that makes another thread wait for its next command.
+/// A call for whose next command another thread waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Holder {
     thread: u64,

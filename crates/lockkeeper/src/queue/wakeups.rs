@@ -1,10 +1,10 @@
 //! Wake-ups of answered reads, in batches.
 //!
 //! Waking a task from outside its runtime wakes a sleeping thread of that runtime. On a busy machine that thread
-//! preempts the reader at once, finds one task, and sleeps again, so each answer costs two context switches. A thread
-//! inside the runtime wakes the runtime's tasks for a fraction of that. So a reader puts the wakers of the callers that
-//! it has answered into this batch, and wakes only one of them now and then. The woken caller is polled, finds its
-//! answer, and wakes the other callers from inside the runtime.
+//! immediately preempts the reader, finds one task, and sleeps again, so each answer costs two context switches. A
+//! thread inside the runtime wakes the runtime's tasks for a fraction of that. So a reader puts the wakers of the
+//! callers that it has answered into this batch, and wakes only one of them now and then. The woken caller is polled,
+//! finds its answer, and wakes the other callers from inside the runtime.
 //!
 //! | waker | what may be trusted | left by |
 //! |---|---|---|
@@ -201,7 +201,7 @@ mod tests {
         push_of(wakeups, n, at, 64)
     }
 
-    /// As `push`, but `n` of `callers` callers: the reads of the other callers wait in the queue.
+    /// As `push`, for `n` of `callers` callers. The reads of the other callers wait in the queue.
     fn push_of(wakeups: &Wakeups, n: usize, at: Instant, callers: usize) -> Arc<Count> {
         let count = Arc::new(Count::default());
         for _ in 0..n {

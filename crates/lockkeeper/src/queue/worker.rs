@@ -27,10 +27,10 @@ use super::{
 };
 use crate::sync::{Mutex, lock, now};
 
-/// If calls wait and no worker takes a call for this long, all workers are taken to be busy with long calls.
+/// If calls wait and no worker takes a call for this long, the pool assumes that all workers are busy with long calls.
 const STALL: Duration = Duration::from_millis(2);
 
-/// How long a thread above the minimum stays without work.
+/// How long a thread above the minimum stays when it finds no work.
 const EXTRA_IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// Serves the calls on a worker thread. A service need not be `Send`.
@@ -108,7 +108,7 @@ pub(crate) struct PoolConfig {
     pub(crate) name: String,
     pub(crate) min: usize,
     pub(crate) max: usize,
-    /// How long a worker looks for the next call before it sleeps. `None`: it sleeps at once.
+    /// How long a worker looks for the next call before it sleeps. `None`: it sleeps without looking.
     pub(crate) look: Option<Look>,
     /// Runs first on each thread.
     pub(crate) on_start: Option<Arc<dyn Fn() + Send + Sync>>,

@@ -80,8 +80,8 @@ fn note_read(reads: &mut Reads, context: &AuthContext<'_>) {
                 reads.note(context.database_name.unwrap_or("main"), table_name);
             }
         }
-        // A PRAGMA reports something about the schema or the file. `data_version` does not count, because FTS5 runs it
-        // in every query.
+        // A PRAGMA reports something about the schema or the file, which may change with any table. `data_version` is
+        // left out, because FTS5 runs it in every query.
         AuthAction::Pragma { pragma_name, .. } => {
             reads.anything |= !pragma_name.eq_ignore_ascii_case("data_version");
         }

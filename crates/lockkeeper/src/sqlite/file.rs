@@ -31,7 +31,8 @@ use super::path::{self, FileId};
 use crate::error::{Error, ErrorKind};
 use crate::sync::{Mutex, lock, now};
 
-/// The largest age of the last check when a call is answered. The promise is one second; this is a quarter of it.
+/// When a call is answered, the last check is at most this old. The documentation promises one second; this is a
+/// quarter of that.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The suffixes of the files that belong to the database file while it is open.
@@ -91,7 +92,7 @@ impl Default for DatabaseFile {
 }
 
 impl DatabaseFile {
-    /// The path by which SQLite opens the file; `None`: see the field `path`.
+    /// The path by which SQLite opens the file; `None`: the file was not looked for yet, or the database is in memory.
     pub(crate) fn path(&self) -> Option<&Path> {
         self.path.get().map(PathBuf::as_path)
     }
@@ -170,7 +171,7 @@ impl DatabaseFile {
         self.lost.get().map(|why| Error::new(ErrorKind::Replaced).detail(why.clone()))
     }
 
-    /// `error`; if it is about a lost file, with the detail of what was found.
+    /// Returns `error`. If it is about a lost file, the result also says what the check found.
     pub(crate) fn explain<E>(&self, error: Error<E>) -> Error<E> {
         match (error.kind(), self.lost()) {
             (ErrorKind::Replaced, Some(lost)) => lost,

@@ -10,7 +10,7 @@
 //! | claimed | no other instance has the path; the file may not exist yet | `Claim::confirm`, drop |
 //! | confirmed | the file exists; its device and inode are known | `share`, drop |
 //! | shared | the instance is wholly open; other openers can share it (`shared.rs`) | drop |
-//! | closing | the instance's queue is closed; another opener waits for the entry to go | drop |
+//! | closing | the instance's queue is closed; another opener waits until the entry is removed | drop |
 //!
 //! - INST1: an opener searches the table and adds its entry under one lock, so of two openers one is refused.
 //! - INST2: an entry that was made before a fork belongs to the parent. The child must not open that file: SQLite's list of
@@ -89,8 +89,9 @@ pub(crate) struct Claim(u64);
 impl Claim {
     /// Claims `file`, which `config` names, for the instance with the queue `writer`.
     ///
-    /// If another instance has the file, waits at most for the busy timeout: until that instance is closed, if it is
-    /// being closed, or until it is wholly open, if it is being opened and `config` allows to share it.
+    /// If another instance has the file, this function waits in two cases, for the busy timeout at most. If that
+    /// instance is being closed, it waits for the end of the close. If that instance is being opened and `config`
+    /// allows sharing it, it waits until that instance is wholly open.
     pub(crate) fn take<C: Item>(
         config: &Config,
         file: &DatabaseFile,
@@ -162,8 +163,9 @@ pub(crate) fn is_open_as(path: &Path) -> bool {
     lock(&ENTRIES).iter().any(|entry| entry.resolved == path || attached(entry))
 }
 
-/// Notes the attached files that the writer of this instance can write (INST3). If a database of this process has one
-/// of them open, waits until it is closed, if it is being closed, and otherwise refuses the file.
+/// Notes the attached files that the writer of this instance can write (INST3). Refuses a file that a database of this
+/// process has open. But if that database is being closed, waits for the end of the close first, for the busy timeout
+/// at most.
 pub(crate) fn attach(
     config: &Config,
     own: &DatabaseFile,
@@ -196,8 +198,8 @@ pub(crate) fn attach(
     Ok(())
 }
 
-/// If this process has the file at the resolved path `path` open by another path: that other path. SQLite would not
-/// find the file's WAL by `path` then.
+/// The other path by which this process has the file at the resolved path `path` open; `None`: there is no such path.
+/// SQLite would not find the file's WAL by `path`.
 pub(crate) fn other_name(path: &Path) -> Option<PathBuf> {
     let entries = lock(&ENTRIES);
     let entry = conflict(&entries, path, identity(path), None)?;
@@ -276,7 +278,7 @@ fn conflict<'e>(
     but: Option<u64>,
 ) -> Option<&'e Entry> {
     entries.iter().filter(|entry| Some(entry.id) != but).find(|entry| {
-        // The path counts even if another file is at it by now, because both WALs would have the same name.
+        // An equal path is a conflict even if another file is at it by now, because both WALs would have the same name.
         entry.resolved == resolved || (file.is_some() && entry.file == file)
     })
 }

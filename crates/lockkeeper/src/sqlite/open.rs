@@ -130,7 +130,7 @@ pub(super) fn open_checked(
             Error::new(ErrorKind::Open).detail("`setup` left a transaction that cannot be ended")
         );
     }
-    // The row counts start from 0 again, so that the rows that `setup` changed are counted for no call.
+    // The row counts start from 0 again, so that no call counts the rows that `setup` changed.
     link.begin_own();
     Ok(Snapshot { link })
 }
@@ -194,7 +194,7 @@ pub(crate) fn end_exclusive(session: &mut Session, callbacks: &Arc<Callbacks>, c
 /// without an error.
 ///
 /// The change needs an exclusive lock. SQLite does not call the busy handler where two connections might wait for each
-/// other: if several processes open a new file at once, some get `SQLITE_BUSY`. So this function retries.
+/// other: if several processes open a new file at the same time, some get `SQLITE_BUSY`. So this function retries.
 fn into_wal(conn: &Connection, schema: &str, timeout: Duration) -> rusqlite::Result<String> {
     let give_up_at = now().checked_add(timeout);
     let mut seed = std::process::id() | 1;

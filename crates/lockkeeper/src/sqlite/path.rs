@@ -1,9 +1,9 @@
-//! From the path that a caller gives to the file that SQLite opens.
+//! How this library finds the file that SQLite opens for a path that a caller passes.
 //!
-//! A SQLite that was compiled with `SQLITE_USE_URI`, as the bundled one is, takes every name that begins with `file:`
-//! for a URI, with any flags (<https://www.sqlite.org/uri.html>). A URI names another file than the path of the same
-//! letters, and can switch the locks off. So this library gives SQLite only absolute paths, which are never URIs; the
-//! one exception is `immutable_uri`. It refuses URLs, and the error says what to write instead.
+//! A SQLite that was compiled with `SQLITE_USE_URI`, as the bundled one is, reads every name that begins with `file:`
+//! as a URI (<https://www.sqlite.org/uri.html>). A URI can name another file than the path with the same letters, and
+//! can switch the locks off. So this library gives SQLite only absolute paths, which are never URIs; the one exception
+//! is `immutable_uri`. It refuses URLs, and the error says what to write instead.
 //!
 //! SQLite derives the name of the WAL from the path with symbolic links resolved. So links are resolved here, before
 //! anything else is checked. Then all checks, and SQLite, use the same name.
@@ -188,7 +188,8 @@ pub(crate) fn is_absent(path: &Path) -> bool {
     looked.is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
 }
 
-/// Refuses the resolved path `path` if SQLite cannot open it, or that path with a suffix, because it is too long.
+/// Refuses the resolved path `path` if it is too long, so that SQLite could not open it, or could not open it with a
+/// suffix.
 pub(crate) fn check_length(path: &Path) -> Result<(), Refusal> {
     let (bytes, name) = (path.as_os_str().len(), path.file_name().map_or(0, OsStr::len));
     if name > NAME_MAX {
@@ -248,8 +249,8 @@ fn kind(file: &std::fs::Metadata) -> Option<&'static str> {
     }
 }
 
-/// If the resolved path `path` is named like the WAL, index or journal of a database beside it, and that database
-/// exists: its path. SQLite reads and deletes files with such names.
+/// The path of the database to which the file at the resolved path `path` belongs as WAL, index or journal, judged by
+/// its name. `None`: no such database is beside it. SQLite reads and deletes files with such names.
 pub(crate) fn owner(path: &Path) -> Option<PathBuf> {
     let bytes = path.file_name()?.as_encoded_bytes();
     let end = ENDS.iter().find(|end| bytes.ends_with(end.as_bytes()) && bytes.len() > end.len())?;

@@ -208,7 +208,7 @@ fn file_system(_path: &Path) -> Option<Risk> {
 
 const FUSE: u32 = 0x6573_5546;
 
-/// The risk of a file system, by the magic number of `statfs` (statfs(2)) and, for FUSE, by the type as which it is
+/// The risk of a file system, by the magic number of `statfs` (statfs(2)) and, for FUSE, by the type under which it is
 /// mounted.
 fn classify(magic: u32, mounted_as: Option<&str>) -> Option<Risk> {
     let network = |name: &str| Some(Risk::Network(name.to_owned()));
@@ -302,7 +302,7 @@ mod tests {
         db.blocking_close().expect("closes");
     }
 
-    /// The file system is that of the file to which a link leads, even if that file does not exist yet.
+    /// The check looks at the file system of the file to which a link leads, even if that file does not exist yet.
     #[test]
     #[cfg(unix)]
     fn a41_the_file_system_is_judged_of_the_file_however_it_is_named() {

@@ -125,7 +125,7 @@ fn check(conn: &Connection, config: &Config, role: Role) -> Result<(), Error> {
              file; leave it NORMAL",
         ));
     }
-    // It was WAL before `setup` ran.
+    // The journal mode was WAL before `setup` ran.
     let mode = text("journal_mode").map_err(failed)?;
     match role == Role::Writer && mode != "wal" {
         true => refused(format!(

@@ -200,7 +200,7 @@ impl fmt::Display for HolderKind {
 }
 
 impl HolderKind {
-    /// The name of the tracing span of such a call.
+    /// The name of the tracing span of a call of this kind.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Write => "write",

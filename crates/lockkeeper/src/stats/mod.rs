@@ -20,7 +20,7 @@ use crate::queue::LaneFigures;
 /// Eight steps per power of two: a quantile is at most an eighth too large.
 const STEPS: usize = 8;
 
-/// Enough for values up to 2^45 nanoseconds, nearly ten hours; larger values count in the last bucket.
+/// Enough for values up to 2^45 nanoseconds, nearly ten hours; larger values are counted in the last bucket.
 const BUCKETS: usize = STEPS * 43;
 
 /// The number of parts over which the readers' numbers are spread.
@@ -248,8 +248,8 @@ impl Meters {
 pub struct CallStats {
     /// The time from submission to the beginning of the run.
     pub wait: Distribution,
-    /// The running time of the closure; for a write, without the commit. A call that runs again counts again. For an
-    /// exclusive call or a lease: the time for which it had the writer to itself.
+    /// The running time of the closure; for a write, without the commit. If a closure runs again, each run is counted.
+    /// For an exclusive call or a lease: the time for which it had the writer to itself.
     pub run: Distribution,
 }
 
@@ -278,7 +278,7 @@ pub struct Stats {
     pub lock_wait: Distribution,
     /// How often the writer found the file locked and waited.
     pub busy_waits: u64,
-    /// Times of checkpoints on the writer's thread, between two commits. A batch may have had to wait for so long.
+    /// Times of checkpoints on the writer's thread, between two commits. The next batch may have waited that long.
     pub checkpoint: Distribution,
     /// Times of copies from the WAL to the file, made while the writer goes on.
     pub checkpoint_copy: Distribution,
@@ -286,8 +286,8 @@ pub struct Stats {
     pub checkpoints_incomplete: u64,
     /// Snapshots and reads that were ended because the WAL had reached its maximum size.
     pub readers_cut: u64,
-    /// How often the WAL stayed at its maximum size in spite of that, because a backup, another process, or a closure
-    /// that waits outside of SQLite pinned it.
+    /// How often the WAL stayed at its maximum size although snapshots and reads were ended, because a backup, another
+    /// process, or a closure that waits outside of SQLite pinned it.
     pub wal_over_max: u64,
     /// The size of the `-wal` file in bytes.
     pub wal_bytes: u64,
@@ -364,7 +364,7 @@ pub struct Slow {
     /// The work that the call's statements did because an index was missing. All 0 for an exclusive call, whose
     /// statements are not counted.
     pub work: Work,
-    /// The query plan of the last statement, at most 16 lines. Empty if there was no such work, or if the text of the
+    /// The query plan of the last statement, at most 16 lines. Empty if `work` is all 0, or if the text of the
     /// statement was cut.
     pub plan: Vec<String>,
 }

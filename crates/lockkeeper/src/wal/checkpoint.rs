@@ -21,16 +21,16 @@
 //! - CKPT5: no batch begins while the WAL is at its cap, unless a reader that the writer cannot end pins the WAL. The
 //!   writer waits for the readers, then ends held snapshots and reads older than [`CUT_AGE`] with `SnapshotExpired`.
 //!   When all frames are copied, new readers need none of the WAL, and the writer ends the older readers once more. It
-//!   waits for at most [`CUT_WAIT`] each time. So the WAL is never larger than its cap and one batch. If another
-//!   process, or a closure that waits outside SQLite, still pins the WAL, the writer counts that and tries again when
-//!   the WAL has grown by another cap.
+//!   waits for at most [`CUT_WAIT`] each time. So the WAL exceeds its cap by one batch at most. If another process, or
+//!   a closure that waits outside SQLite, still pins the WAL, the writer counts that and tries again when the WAL has
+//!   grown by another cap.
 //! - CKPT6: the writer does not end a backup, because a backup must succeed under any load, and does not wait for it.
 //!   So while a backup runs the WAL may pass its cap, which is counted too. When the backup has ended, an errand makes
 //!   the writer checkpoint, even if there are no more writes.
 //! - CKPT7: the fields about the WAL apply to one generation of the WAL, which its salts identify. When the salts
 //!   change, the fields are reset. The number of frames would not tell, because a WAL that has started over may have as
-//!   many frames as before. The salts are 8 bytes of a header in memory, read whenever the WAL is large enough for a
-//!   decision.
+//!   many frames as before. The salts are 8 bytes of the WAL's header, which are read from the file whenever the WAL is
+//!   large enough for a decision.
 //! - CKPT8: if the file is no longer in its place (`sqlite/file.rs`), the writer makes one last checkpoint, which
 //!   writes the answered calls into the file that is still open here; see [`abandon`].
 
@@ -77,8 +77,8 @@ const FRAME_HEADER: u64 = 24;
 pub(crate) struct Checkpointer {
     limit_bytes: u64,
     cap_bytes: u64,
-    /// The number of frames at which the writer tries again to empty a WAL that stays at its cap (CKPT5, CKPT6); 0: at
-    /// once.
+    /// The number of frames at which the writer tries again to empty a WAL that stays at its cap (CKPT5, CKPT6); 0: it
+    /// tries as soon as the WAL has reached the cap.
     drain_at_frames: u64,
     /// Whether a backup has kept the WAL at its cap (CKPT6).
     held_by_backup: bool,
@@ -94,7 +94,7 @@ pub(crate) struct Checkpointer {
     changes_before: u64,
     /// The frames in the WAL before the present transaction.
     frames_before: u64,
-    /// An estimate of the frames per changed row. Begins at one frame per row, rises at once, falls slowly.
+    /// An estimate of the frames per changed row. Begins at one frame per row, rises immediately, falls slowly.
     frames_per_change: f64,
     /// The copier (CKPT1).
     copier: CopierState,
@@ -164,7 +164,8 @@ impl Checkpointer {
         let added = frames.checked_sub(self.frames_before).unwrap_or(frames);
         if changes > 0 {
             let this = added as f64 / changes as f64;
-            // The estimate rises at once, so that the batch's ceiling holds from the second batch on, and falls slowly.
+            // The estimate rises immediately, so that the batch's ceiling holds from the second batch on, and falls
+            // slowly.
             let step = if this > self.frames_per_change { 1.0 } else { 1.0 / 16.0 };
             self.frames_per_change += (this - self.frames_per_change) * step;
         }
@@ -255,7 +256,8 @@ impl Checkpointer {
             self.look_at_generation(tx);
         }
         if self.held_by_backup && !core.opener.board.backup_runs() {
-            // CKPT6. The postponed checkpoint is due. The copier makes it, because the WAL may be many caps long.
+            // CKPT6. The postponed checkpoint is due. The copier makes it, because the WAL may be many times as large
+            // as its cap.
             self.held_by_backup = false;
             self.due_at_frames = 0;
             self.drain_at_frames = frames + due;
@@ -337,7 +339,7 @@ pub(crate) fn abandon(tx: &Transaction, core: &Core) {
 
 /// Empties the WAL, and ends readers for that if need be (CKPT5). `false`: the WAL is still pinned.
 fn drain(tx: &Transaction, core: &Core) -> bool {
-    // Overlapping reads may be in the way: each of them ends soon.
+    // If only overlapping reads are in the way, a short wait may suffice, because each of them ends soon.
     if run(tx, core, Checkpoint::Restart, RESET_WAIT) {
         return true;
     }

@@ -85,7 +85,8 @@ impl Writer {
 
     /// Answers every call of the batch, after its commit or if the batch holds no writes.
     pub(super) fn answer(&mut self) {
-        // Taken out of `self`, because `pin` borrows it. The list keeps its memory.
+        // Taken out of `self`, because `pin` borrows `self`. The list is put back below, so that its memory is used
+        // again.
         let mut ran = std::mem::take(&mut self.batch.ran);
         for call in ran.drain(..) {
             let fate = match call.wants_snapshot() {

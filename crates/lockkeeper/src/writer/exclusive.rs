@@ -75,8 +75,8 @@ impl Writer {
         // The call may have committed any changes, several times.
         self.publisher.unknown(self.commits);
         self.tx = Some(tx);
-        // Reconnects at once, so that the file is in WAL mode again and unlocked. If that fails, the next call tries
-        // again and gets the error.
+        // Reconnects immediately, so that the file is in WAL mode again and unlocked. If that fails, the next call
+        // tries again and gets the error.
         let _ = self.connect();
     }
 }

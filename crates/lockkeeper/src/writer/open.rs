@@ -96,7 +96,7 @@ impl Writer {
 
     /// Makes `conn` the connection of the next calls.
     fn adopt(&mut self, conn: Snapshot) -> Rc<Transaction> {
-        // If another file is in its place by now, the next call gets the error.
+        // If another file is in the place of the database file by now, the next call gets the error.
         let _ = self.core.opener.file.connected();
         if self.config().immutable {
             // The files beside an immutable file do not belong to it, so they are not compared.

@@ -27,7 +27,7 @@ impl Writer {
             return Err(Fate::kind(ErrorKind::Replaced));
         }
         // Each call waits for the lock for at most the busy timeout, and the calls behind the first one wait with it.
-        // So the time counts from the submission of the call or from the beginning of this wait, whichever is later.
+        // So the timeout begins with the submission of the call or with this wait, whichever is later.
         let since = self.locked_since.get_or_insert_with(now);
         let end = call.meta().submitted.max(*since).checked_add(self.core.config.busy_timeout);
         tx.link.callbacks.lock_wait.set_end(end);

@@ -12,14 +12,14 @@ fn allowed() -> String {
 
 #[test]
 fn a_worker_runs_on_its_processor_alone() {
-    // One that this machine lets us use: "0-3,8" begins with it.
+    // The last processor in the list of those that this thread may use. If the list is "0-3,8", that is 8.
     let all = allowed();
     let last = all.rsplit([',', '-']).next().expect("a number").to_owned();
     let cpu = last.parse().expect("a number");
     let build = || Ok::<_, std::convert::Infallible>(());
     let worker = Worker::builder("pinned").pin_to_cpu(cpu).blocking_spawn(build).expect("a worker");
     assert_eq!(worker.blocking_call(|()| allowed()).expect("a call"), last);
-    // Nobody else is.
+    // Neither another worker's thread nor this thread is pinned.
     let free: Worker<()> = Worker::builder("free").blocking_spawn(build).expect("a worker");
     assert_eq!(free.blocking_call(|()| allowed()).expect("a call"), all);
     assert_eq!(allowed(), all);

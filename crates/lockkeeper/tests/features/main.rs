@@ -1,5 +1,5 @@
-//! What the optional features add. Apart from the other tests, so that a run with all features need
-//! not build those again: `cargo test -p lockkeeper --features affinity,metrics,tracing --test features`.
+//! Tests of the optional features. They are apart from the other tests, so that a run with all features need not build
+//! those again: `cargo test -p lockkeeper --features affinity,metrics,tracing --test features`.
 
 #![expect(
     clippy::disallowed_methods,
@@ -14,7 +14,7 @@ mod affinity;
 mod recorder;
 mod spans;
 
-/// After this long a test is taken to hang.
+/// A test that takes longer than this is assumed to hang.
 const HANG: Duration = Duration::from_secs(120);
 
 /// A file database with a table `t (id, v)`; the directory must be kept as long as the database.

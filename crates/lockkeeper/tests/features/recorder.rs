@@ -1,4 +1,4 @@
-//! What a recorder of the crate `metrics` is given.
+//! What the exporter gives to a recorder of the crate `metrics`.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
 use crate::file_db;
 
-/// A recorder of this test alone.
+/// A recorder that only this test uses.
 struct Scrape(DebuggingRecorder);
 
-/// Name and labels of what it holds, in order, with the unit and the value.
+/// The metrics in a recorder, by name and labels, each with its unit and its value.
 type Held = BTreeMap<String, (Option<Unit>, DebugValue)>;
 
 impl Scrape {
@@ -19,7 +19,7 @@ impl Scrape {
         Self(DebuggingRecorder::new())
     }
 
-    /// Exports, and empties the recorder; `false`: the database is gone.
+    /// Exports the statistics, then takes all metrics out of the recorder. `false`: the database is closed.
     fn take(&self, exporter: &mut Exporter) -> (bool, Held) {
         let there = metrics::with_local_recorder(&self.0, || exporter.export());
         let held = self.0.snapshotter().snapshot().into_vec().into_iter();
@@ -64,9 +64,9 @@ fn a29_a_recorder_is_given_what_the_statistics_hold_and_nothing_twice() {
     let mut lease = futures_lite::future::block_on(db.lease()).expect("a lease");
     lease.blocking_run(|_| Ok(())).expect("runs");
     lease.rollback();
-    // Its turn comes when the lease has been counted.
+    // This write runs after the lease, so the lease has been counted when the write is answered.
     insert(&web);
-    // Reads on the caller's thread, and those that found no connection for it.
+    // Makes short reads until two have run on this thread. `reads` counts the ones that ran on a reader thread instead.
     let mut reads = 1;
     while db.stats().short_reads < 2 {
         let before = db.stats().short_reads;
@@ -74,7 +74,7 @@ fn a29_a_recorder_is_given_what_the_statistics_hold_and_nothing_twice() {
         futures_lite::future::block_on(short).expect("a short read");
         reads += 1 - (db.stats().short_reads - before);
     }
-    // A read is counted right after its answer.
+    // The reader thread counts a read right after it has answered the read, so this waits for the count.
     while db.stats().reads.run.count() < reads {
         std::thread::yield_now();
     }
@@ -124,7 +124,7 @@ fn a29_a_recorder_is_given_what_the_statistics_hold_and_nothing_twice() {
     assert!(count(&held, run) > 0);
     assert_eq!(held[run].0, Some(Unit::Microseconds));
 
-    // What came after, and no more.
+    // The second export adds only what happened since the first.
     drop(snapshot);
     (0..3).for_each(|_| insert(&web));
     let (_, held) = scrape.take(&mut exporter);
@@ -137,7 +137,7 @@ fn a29_a_recorder_is_given_what_the_statistics_hold_and_nothing_twice() {
         assert_eq!(count(&held, name), expected, "{name}");
     }
 
-    // A client that went and came back begins anew.
+    // If a client is dropped and another one with the same name comes, its counters begin at 0 again.
     drop(web);
     let (_, held) = scrape.take(&mut exporter);
     let web = "lockkeeper_client_calls_total database=app client=web queue=write";
@@ -147,11 +147,11 @@ fn a29_a_recorder_is_given_what_the_statistics_hold_and_nothing_twice() {
     let again = db.client("web");
     insert(&again);
     let (_, held) = scrape.take(&mut exporter);
-    // The lane of the first one lived for one call, and nobody looked.
+    // The first of the two clients called `web` was dropped before the export, so its call is not counted.
     assert_eq!(count(&held, web), 1);
     assert_eq!(count(&held, "lockkeeper_commit_seconds database=app"), 3);
 
-    // It does not keep the database open, and tells its end.
+    // The exporter does not keep the database open. Once the database is closed, `export` returns `false`.
     drop(again);
     db.blocking_close().expect("closes");
     drop(db);
@@ -166,7 +166,7 @@ fn a29_clients_are_told_apart_up_to_a_bound() {
     let (_dir, db) = file_db(|builder| builder);
     let scrape = Scrape::new();
     let mut exporter = db.exporter("app");
-    // More than have labels, at once and one after another.
+    // There are more clients than labels: first all at the same time, later one after another.
     let clients: Vec<_> = (0..100).map(|n| db.client(&format!("at-once-{n}"))).collect();
     clients.iter().for_each(insert);
     let labels = |held: &Held| {

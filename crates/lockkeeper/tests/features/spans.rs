@@ -80,7 +80,7 @@ impl Subscriber for Notes {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 }
 
-/// The database's threads take part, so the subscriber is the process's, and that of every test here.
+/// The subscriber is set for the whole process, because the database's threads take part. All tests here share it.
 fn notes() -> &'static Notes {
     static NOTES: OnceLock<Notes> = OnceLock::new();
     NOTES.get_or_init(|| {
@@ -96,7 +96,7 @@ const SECRET: i64 = 271_828;
 #[test]
 fn a29_a_call_runs_in_a_span_below_its_callers_without_arguments() {
     let notes = notes();
-    // Every call is told as a slow one, too.
+    // The threshold of the slow log is 0, so it reports every call.
     let (dir, file) = file_db(|builder| builder.on_slow(Duration::ZERO, |_| {}));
     let memory = Database::builder(":memory:").on_slow(Duration::ZERO, |_| {});
     let memory = memory.blocking_open().expect("the database opens");
@@ -119,11 +119,12 @@ fn a29_a_call_runs_in_a_span_below_its_callers_without_arguments() {
         lease.blocking_commit().expect("stored");
         client.backup(dir.path().join("copy.db")).blocking_run().expect("a backup");
         drop(entered);
-        // A call is told as slow after it was answered; the threads have ended when this returns.
+        // The slow log reports a call after the call was answered. When the close returns, the threads have ended, so
+        // all calls have been reported.
         db.blocking_close().expect("closes");
         let spans = notes.spans.lock().expect("no panic");
         let mine: Vec<_> = spans.iter().filter(|span| span.parent == Some(id)).collect();
-        // The lease: its beginning, its call, its commit.
+        // A lease makes three spans: for its beginning, its call and its commit.
         let expected = ["write", "read", "exclusive", "lease", "lease", "lease", "backup"];
         assert_eq!(mine.len(), expected.len(), "{mine:#?}");
         for (Noted { text, .. }, what) in mine.iter().zip(expected) {
@@ -137,7 +138,7 @@ fn a29_a_call_runs_in_a_span_below_its_callers_without_arguments() {
         let events = notes.events.lock().expect("no panic");
         let slow = format!("{} lockkeeper::slow", Level::WARN);
         let slow = events.iter().filter(|e| e.starts_with(&slow) && e.contains(name)).count();
-        // The write, the read, the exclusive call, the lease as a whole, the backup.
+        // One report each for the write, the read, the exclusive call, the lease as a whole, and the backup.
         assert_eq!(slow, 5, "{events:#?}");
         assert!(events.iter().all(|event| !event.contains(&secret)), "{events:#?}");
     }

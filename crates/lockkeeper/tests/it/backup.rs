@@ -11,7 +11,7 @@ use crate::support::{
     Dir, HANG, PLACES, block_on, file_db, ids, insert, kind, on_each_place, poll_once, within,
 };
 
-/// Fills the table `t` with as many MiB.
+/// Fills the table `blob` with `mib` MiB.
 fn fill(db: &Database, mib: usize) {
     db.blocking_write(|tx| tx.execute_batch("CREATE TABLE IF NOT EXISTS blob (data BLOB)"))
         .expect("a table");
@@ -26,7 +26,8 @@ fn fill(db: &Database, mib: usize) {
     }
 }
 
-/// Opened by another program, the copy is whole, and holds the first ids without a gap.
+/// Opens the copy as another program would. The copy must be whole and hold the first ids without a gap. Returns how
+/// many.
 fn check_copy(path: &Path) -> i64 {
     let conn = Connection::open(path).expect("opens");
     let whole: String =
@@ -39,7 +40,7 @@ fn check_copy(path: &Path) -> i64 {
     count
 }
 
-/// What is in a directory beside the database and its WAL.
+/// The files in a directory other than the database and its WAL.
 fn others(dir: &Dir) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(dir.path())
         .expect("a directory")
@@ -82,7 +83,7 @@ fn b01_a_backup_ends_under_steady_writes_and_is_one_state() {
                 let last = progress.last().expect("some progress");
                 assert_eq!(last.pages, last.of);
                 assert_eq!(report.bytes, std::fs::metadata(&copy).expect("a file").len());
-                // The second and third replaced an older one.
+                // The second and the third copy replaced an older one.
                 let rows = check_copy(&copy);
                 assert!(rows > before, "{rows} rows after {before}: nothing was written meanwhile");
                 before = rows;
@@ -103,7 +104,7 @@ fn b01_a_backup_that_is_dropped_or_fails_leaves_the_old_one() {
         db.backup(&copy).blocking_run().expect("a backup");
         let before = std::fs::read(&copy).expect("bytes");
         db.blocking_write(|tx| insert(tx, 1)).expect("a write");
-        // Dropped in the middle of it.
+        // The backup is dropped while it copies.
         let (begun, has_begun) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         let mut backup = db
@@ -117,17 +118,17 @@ fn b01_a_backup_that_is_dropped_or_fails_leaves_the_old_one() {
         has_begun.recv().expect("it copies");
         drop(backup);
         drop(release);
-        // A file that cannot be: in no directory, on a directory, in the place of an open database.
+        // Targets that are refused: in a directory that does not exist, a directory, an open database, the root.
         let (nowhere, itself) = (dir.file("no/such.db"), dir.file("test.db"));
         for path in [nowhere.as_path(), dir.path(), &itself, Path::new("/")] {
             assert_eq!(kind(db.backup(path).blocking_run()), ErrorKind::Backup, "{path:?}");
         }
-        // In use by another program.
+        // This target is in use by another program.
         let other = Connection::open(dir.file("used.db")).expect("opens");
         other.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE x (y)").expect("a table");
         assert_eq!(kind(db.backup(dir.file("used.db")).blocking_run()), ErrorKind::Backup);
         drop(other);
-        // Closing waits for the reader that was stopped.
+        // The close waits for the reader thread whose backup was dropped.
         db.blocking_close().expect("closes");
         assert!(std::fs::read(&copy).expect("bytes") == before, "the old backup was touched");
         assert_eq!(others(&dir), ["copy.db", "used.db"]);
@@ -148,7 +149,7 @@ fn b01_a_restored_file_is_the_state_of_the_backup() {
             blocking_restore(&copy, &restored).expect("restored");
             let again = Database::blocking_open(&restored).expect("opens");
             assert_eq!(ids(&again), (1..=50).collect::<Vec<_>>(), "{place:?}");
-            // Not under an open database.
+            // A restore does not replace a database that is open.
             assert_eq!(kind(blocking_restore(&copy, &restored)), ErrorKind::Backup);
             again.blocking_write(|tx| tx.execute("DELETE FROM t", [])).expect("a write");
             again.blocking_close().expect("closes");
@@ -210,7 +211,7 @@ fn b01_a_restore_that_is_stopped_leaves_what_was_there() {
         db.backup(&copy).blocking_run().expect("a backup");
         db.blocking_close().expect("closes");
         let before = std::fs::read(&target).expect("bytes");
-        // While pages are copied, and while the copy is checked.
+        // First the restore is stopped while it copies pages, then while it checks the copy.
         for at_the_end in [false, true] {
             let stop = Arc::new(AtomicBool::new(false));
             let raise = Arc::clone(&stop);
@@ -236,12 +237,12 @@ fn b01_copying_from_a_file_leaves_nothing_beside_it_and_refuses_what_is_no_datab
         let (dir, db) = file_db(|builder| builder);
         db.blocking_write(|tx| insert(tx, 1)).expect("a write");
         db.blocking_close().expect("closes");
-        // A file in WAL mode that nobody has open.
+        // A file in WAL mode that no connection has open.
         let (file, copy) = (dir.file("test.db"), dir.file("copy.db"));
         blocking_restore(&file, &copy).expect("a copy");
         let beside = ["-wal", "-shm"].map(|end| dir.file(&format!("test.db{end}")).exists());
         assert_eq!(beside, [false, false]);
-        // Else this would be refused: the file would seem to be in use.
+        // If the first copy had left a WAL, the file would seem to be in use, and this restore would be refused.
         blocking_restore(&copy, &file).expect("and back");
         let before = std::fs::read(&file).expect("bytes");
         std::fs::write(dir.file("empty.db"), []).expect("a file");

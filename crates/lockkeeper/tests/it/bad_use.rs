@@ -53,7 +53,7 @@ fn a_file_that_is_no_database_is_refused_and_left_alone() {
 
 #[test]
 fn a_file_system_that_takes_no_writes_is_named() {
-    // /proc takes no new files, not even root's.
+    // Not even root can create a file in /proc.
     if !std::path::Path::new("/proc/self").exists() {
         return;
     }
@@ -110,7 +110,7 @@ fn transaction_control_inside_a_call_is_refused() {
         ];
         for (id, sql) in statements.into_iter().enumerate() {
             let id = id as i64;
-            // The call goes on after the refusal, and is stored whole.
+            // After the refusal the call goes on, and all its writes are stored.
             let written = db.blocking_write(move |tx| {
                 insert(tx, 2 * id)?;
                 let error = tx.execute_batch(sql).expect_err("refused");
@@ -124,7 +124,7 @@ fn transaction_control_inside_a_call_is_refused() {
             });
             written.unwrap_or_else(|error| panic!("{sql} on {place:?}: {error:?}"));
             assert_eq!(ids(db).len() as i64, 2 * id + 2, "{sql} on {place:?}");
-            // Reads may not do it either.
+            // A read may not run the statement either.
             let read = db.blocking_read(move |s| s.prepare(sql).map(drop));
             assert_eq!(kind(read), ErrorKind::Call, "{sql} in a read on {place:?}");
         }
@@ -149,7 +149,7 @@ fn use_after_close_says_so_and_runs_nothing() {
         assert_eq!(kind(other.client("late").blocking_write(move |_| never())), ErrorKind::Closed);
         let refused = other.try_write(move |_| never()).expect_err("refused");
         assert_eq!(refused.reason, lockkeeper::RefusedReason::Closed);
-        // Closing again is no mistake.
+        // Closing a second time is no mistake.
         other.blocking_close().expect("closes again");
     });
 }
@@ -166,7 +166,7 @@ fn a_closed_file_opens_again_with_everything_in_it() {
     db.blocking_close().expect("closes");
 }
 
-/// To explain a write is to read; SQLite says of it what it says of the write.
+/// Explaining a write only reads, but SQLite reports the explained statement as one that writes.
 #[test]
 fn a_read_may_explain_a_write() {
     on_each_place(|db, place| {

@@ -1,4 +1,5 @@
-//! Calls that run without a savepoint because their kind never needed one (`src/writer/elision.rs`).
+//! Calls that run without a savepoint, because earlier calls of the same closure type needed none
+//! (`src/writer/elision.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,10 +8,10 @@ use lockkeeper::{Client, ErrorKind, Transaction};
 
 use crate::support::{HeldWriter, PLACES, block_on, db_at, ids, insert, poll_once};
 
-/// Runs after which a closure type is trusted, with room to spare.
+/// More runs than a closure type needs to be trusted.
 const TRUSTED: i64 = 32;
 
-/// One closure type, whose runs write one row and succeed or fail as they are told.
+/// All closures from this function have one type. Each run inserts a row, and fails afterwards if `fail` is `true`.
 fn one_row(
     id: i64,
     fail: bool,
@@ -50,7 +51,7 @@ fn a06_a_trusted_closure_that_fails_after_writing_is_undone_alone() {
         let mut expected: Vec<i64> = (0..TRUSTED).collect();
         expected.extend([100, 102]);
         assert_eq!(ids(&db), expected);
-        // It ran bare, else the call before it would have run once only.
+        // The failing call ran without a savepoint. With a savepoint, the call before it would have run only once.
         assert_eq!(runs[0].load(Ordering::Relaxed), 2, "the call before it is run again");
         db.blocking_close().expect("the database closes");
     }

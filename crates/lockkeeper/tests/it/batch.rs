@@ -1,4 +1,4 @@
-//! The ceilings of a batch, and calls outside of any.
+//! The ceilings of a batch, and calls that run outside of batches.
 
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -12,12 +12,14 @@ use crate::support::{
 
 /// One call of a backlog, and when it began.
 struct Ran {
-    /// What was committed then, which names the batch.
+    /// The greatest id that was committed when the call ran. All calls of a batch see the same one, so it identifies
+    /// the batch.
     committed: i64,
     began: Instant,
 }
 
-/// Queues `calls` behind a held writer, each running `call`, and groups them by commit.
+/// Submits `calls` writes while the writer is held; each of them inserts a row and runs `call`. Returns them grouped by
+/// commit.
 fn backlog(
     tune: impl FnOnce(lockkeeper::Builder) -> lockkeeper::Builder,
     calls: usize,
@@ -64,7 +66,7 @@ fn backlog(
 #[test]
 fn a04_no_transaction_holds_more_calls_than_its_ceiling() {
     let batches = backlog(|builder| builder.batch_max(100, HANG, u64::MAX), 10_000, |_| Ok(()));
-    // The holding call is one of the first batch.
+    // The call that holds the writer belongs to the first batch, too.
     assert_eq!(batches[0].len(), 99);
     assert!(batches[1..].iter().all(|batch| batch.len() <= 100));
     assert_eq!(batches.len(), 101);
@@ -72,8 +74,8 @@ fn a04_no_transaction_holds_more_calls_than_its_ceiling() {
 
 #[test]
 fn a04_no_transaction_outlasts_its_ceiling_and_one_call() {
-    // Other programs may take the processor between the check and the next call, again and again; a ceiling that
-    // is not kept is not kept in any round.
+    // Another program may take the processor between the check of the ceiling and the next call, and make one round
+    // fail. If the library did not keep the ceiling, every round would fail.
     let mut found = Err(String::new());
     for _ in 0..5 {
         found = ceiling_is_kept();
@@ -84,7 +86,7 @@ fn a04_no_transaction_outlasts_its_ceiling_and_one_call() {
     found.expect("the ceiling is kept in one of five rounds");
 }
 
-/// Whether batches end at their ceiling; else what was seen.
+/// `Err`: batches do not end at their ceiling; the text has the figures.
 fn ceiling_is_kept() -> Result<(), String> {
     const CEILING: Duration = Duration::from_millis(5);
     let batches = backlog(
@@ -96,7 +98,7 @@ fn ceiling_is_kept() -> Result<(), String> {
             Ok(())
         },
     );
-    // From the first call's start to the last call's start: what the ceiling bounds.
+    // The ceiling bounds the time from the start of the first call to the start of the last one.
     let span = |batch: &Vec<Ran>| batch[batch.len() - 1].began - batch[0].began;
     let longest = batches[1..].iter().map(span).max().expect("several batches");
     let late = batches[1..].iter().filter(|batch| span(batch) > CEILING * 2).count();
@@ -105,7 +107,7 @@ fn ceiling_is_kept() -> Result<(), String> {
         batches.len()
     );
     println!("{seen}");
-    // 10,000 calls of 50 microseconds are 100 ceilings.
+    // 10,000 calls of 50 microseconds take as long as 100 ceilings.
     let kept = batches.len() >= 50 && late * 20 <= batches.len() && longest < CEILING * 20;
     if kept { Ok(()) } else { Err(seen) }
 }
@@ -122,7 +124,8 @@ fn a04_no_transaction_adds_much_more_to_the_wal_than_its_ceiling() {
             tx.execute("INSERT INTO b VALUES (zeroblob(?1))", [BLOB as i64]).map(drop)
         },
     );
-    // The estimate is learnt: a workload that nothing is known of is taken for a page per row.
+    // The estimate of the bytes is learnt from earlier commits. Before that, each changed row is expected to add a
+    // page.
     let learnt = &batches[batches.len() / 2..];
     let most = learnt.iter().map(Vec::len).max().expect("batches") * BLOB;
     let sizes: Vec<_> = batches.iter().map(Vec::len).collect();
@@ -131,7 +134,7 @@ fn a04_no_transaction_adds_much_more_to_the_wal_than_its_ceiling() {
     assert!(batches.iter().all(|batch| batch.len() * BLOB <= 20 * CEILING));
 }
 
-/// What an exclusive call sees and leaves.
+/// What an exclusive call finds when it begins and leaves when it ends.
 #[test]
 fn a08_vacuum_runs_between_two_full_batches_in_order() {
     on_each_place(|db, place| {
@@ -226,7 +229,7 @@ fn a08_what_an_exclusive_call_leaves_behind_is_cleared() {
     });
 }
 
-/// A failing exclusive call says its own error; a canceled one that waited never runs.
+/// An exclusive call that fails gets its own error. One that is canceled while it waits never runs.
 #[test]
 fn a08_an_exclusive_call_fails_alone() {
     on_each_place(|db, place| {
@@ -269,7 +272,8 @@ fn a08_reads_go_on_beside_an_exclusive_call() {
     });
 }
 
-/// A connection that the call put in the place of ours is not kept: it has none of our settings.
+/// If the closure puts another connection in the place of the library's, the library does not keep it, because it has
+/// none of the library's settings.
 #[test]
 fn a08_a_swapped_connection_is_replaced() {
     let (_dir, db) = file_db(|builder| builder);

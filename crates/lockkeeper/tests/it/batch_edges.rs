@@ -1,4 +1,4 @@
-//! What calls of one batch once did to each other, each case by itself.
+//! Cases in which one call of a batch once harmed another, each in a test of its own.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
@@ -9,7 +9,7 @@ use crate::support::{
     HANG, HeldWriter, block_on, count, db_at, ids, insert, kind, poll_once, within_each,
 };
 
-/// A database whose calls share one batch, and rows of `t` that refer to others.
+/// Makes a database whose calls share one batch, with a table `child` whose rows refer to rows of `t`.
 fn check(f: impl Fn(&Database) + Clone + Send + 'static) {
     within_each(HANG, move |place| {
         let (_dir, db) = db_at(place, |builder| {
@@ -31,7 +31,7 @@ macro_rules! queue {
     }};
 }
 
-/// Fails and takes the whole transaction with it when there is a row 1.
+/// If there is a row 1, the statement fails and rolls the whole transaction back.
 fn insert_or_rollback(tx: &Transaction) -> rusqlite::Result<()> {
     tx.execute("INSERT OR ROLLBACK INTO t (id, v) VALUES (1, 1)", []).map(drop)
 }
@@ -41,7 +41,8 @@ fn a06_a_call_may_write_after_a_pragma_expired_every_prepared_statement() {
     check(|db| {
         let held = HeldWriter::hold(db);
         let first = queue!(db.write(|tx| insert(tx, 1)));
-        // Its savepoint must be prepared anew, which calls themselves may not.
+        // The PRAGMA expires the library's savepoint statements. SQLite prepares them again, which the authorizer
+        // denies to calls.
         let second = queue!(db.write(|tx| {
             tx.execute_batch("PRAGMA defer_foreign_keys = ON")?;
             tx.savepoint(|tx| insert(tx, 2))
@@ -57,7 +58,7 @@ fn a06_a_call_may_write_after_a_pragma_expired_every_prepared_statement() {
 fn a06_deferred_keys_end_with_the_call_that_deferred_them_and_lost_everything() {
     check(|db| {
         let orphan = |tx: &Transaction| {
-            // Kept in the cache, and compiled while foreign keys are deferred.
+            // This statement stays in the cache. It was compiled while foreign keys are deferred.
             tx.execute("INSERT INTO child (t) VALUES (7)", []).map(drop)
         };
         let lost = db.blocking_write(move |tx| {
@@ -79,7 +80,8 @@ fn a06_deferred_keys_end_with_the_call_that_deferred_them_and_lost_everything() 
 #[test]
 fn a06_a_row_refused_for_one_key_leaves_no_other_key_violated_for_the_next_call() {
     check(|db| {
-        // SQLite counts the deferred key, refuses the row for the other, and does not take the count back.
+        // SQLite counts the violation of the deferred key, then refuses the row because of the other key, and does not
+        // uncount the violation.
         let both = "CREATE TABLE both (
             now INTEGER REFERENCES t (id), late INTEGER REFERENCES t (id) DEFERRABLE INITIALLY DEFERRED
         ) STRICT";
@@ -91,7 +93,7 @@ fn a06_a_row_refused_for_one_key_leaves_no_other_key_violated_for_the_next_call(
         let failing = queue!(db.write(refused));
         let second = queue!(db.write(|tx| insert(tx, 2)));
         held.release();
-        // Alone it would fail so, too: at its COMMIT.
+        // Also without neighbours this call would fail, at its COMMIT.
         assert_eq!(kind(block_on(forgiving)), ErrorKind::ForeignKey);
         assert_eq!(kind(block_on(failing)), ErrorKind::Call);
         block_on(first).expect("a neighbour is stored");
@@ -123,7 +125,7 @@ fn a07_a_failure_on_a_row_that_was_never_stored_is_found_anew() {
         let once = queue!(db.write_once(|tx| insert(tx, 1)));
         let loses_all = queue!(db.write(insert_or_rollback));
         held.release();
-        // The first is not repeated, so there is no row 1 that the second could have met.
+        // The first write does not run again. So the second write finds no row 1 when it runs again, and succeeds.
         assert_eq!(kind(block_on(once)), ErrorKind::NotApplied);
         block_on(loses_all).expect("nothing stands in its way");
         assert_eq!(ids(db), [1]);
@@ -176,16 +178,16 @@ fn a21_a_tried_write_panics_with_its_own_payload_also_when_it_is_run_again() {
     });
 }
 
-/// What makes a virtual table of the name `made`, and what writes to it.
+/// For each module: a statement that makes the virtual table `made`, and one that writes to it.
 const MODULES: [[&str; 2]; 4] = [
     ["CREATE VIRTUAL TABLE made USING fts5 (body)", "INSERT INTO made (body) VALUES ('word')"],
     ["CREATE VIRTUAL TABLE made USING fts4 (body)", "INSERT INTO made (body) VALUES ('word')"],
     ["CREATE VIRTUAL TABLE made USING rtree (id, a, b)", "INSERT INTO made VALUES (1, 2, 3)"],
-    // Not written to.
+    // This case does not write to the table.
     ["CREATE VIRTUAL TABLE made USING fts5 (body)", "SELECT 1"],
 ];
 
-/// Makes such a table, writes to it, and undoes both.
+/// Makes a virtual table and writes to it. Returns an error, so that the caller undoes both.
 fn make_and_undo(conn: &impl Executor, sql: [&str; 2]) -> rusqlite::Result<()> {
     conn.execute_batch("INSERT INTO t (id, v) VALUES (2, 2)")?;
     let made = conn.execute_batch(sql[0]).and_then(|()| conn.execute_batch(sql[1]));
@@ -236,7 +238,7 @@ fn a06_a_virtual_table_that_is_undone_is_undone_for_those_that_share_its_batch()
     });
 }
 
-/// Whether SQLite commits a transaction in which such a table was made, written to, and undone.
+/// Whether a plain SQLite connection commits a transaction in which a virtual table was made, written to, and undone.
 fn plain_commits(sql: [&str; 2]) -> bool {
     let plain = rusqlite::Connection::open_in_memory().expect("a connection");
     let run = |sql: &str| plain.execute_batch(sql);
@@ -246,8 +248,8 @@ fn plain_commits(sql: [&str; 2]) -> bool {
     run("COMMIT").is_ok()
 }
 
-/// Tables that modules keep, and what puts much into them that is stored later: full-text indexes keep
-/// new words in memory until the next savepoint begins.
+/// For each module: the statements that make the table `kept`, and an insert of a text into it. Full-text indexes keep
+/// new words in memory and store them when the next savepoint begins.
 const WRITES_OF_MODULES: [[&str; 2]; 4] = [
     ["CREATE VIRTUAL TABLE kept USING fts5 (body)", "INSERT INTO kept (body) VALUES (?1)"],
     [
@@ -273,7 +275,7 @@ fn search(schema: &str) -> &'static str {
     }
 }
 
-/// Puts so many rows of a thousand words each, all different from each other, into such a table.
+/// Puts `rows` rows into the table with the insert `sql`. Each row has a thousand words, and no word occurs twice.
 fn put(tx: &Transaction, sql: &str, rows: usize) -> rusqlite::Result<()> {
     for _ in 0..rows {
         let first: i64 = tx.query_row("SELECT abs(random() / 2)", [], |row| row.get(0))?;
@@ -292,7 +294,7 @@ fn a06_a_canceled_call_does_not_stop_a_module_from_storing_what_its_neighbours_w
             for round in 0..count(3, 50) {
                 let held = HeldWriter::hold(db);
                 let first = queue!(db.write(move |tx| {
-                    // An index keeps open what it reads with.
+                    // The query leaves the index's own statement open for the rest of the transaction.
                     tx.query_row(search, [], |_| Ok(()))?;
                     put(tx, sql, 40)
                 }));
@@ -300,7 +302,7 @@ fn a06_a_canceled_call_does_not_stop_a_module_from_storing_what_its_neighbours_w
                 let canceled = queue!(db.write(move |tx| {
                     writes.send(()).expect("the test waits");
                     put(tx, sql, 1)?;
-                    // It is stopped here at the latest.
+                    // If nothing before has stopped this call, the loop lets it be stopped.
                     loop {
                         tx.query_row("SELECT 1", [], |_| Ok(()))?;
                     }
@@ -309,7 +311,7 @@ fn a06_a_canceled_call_does_not_stop_a_module_from_storing_what_its_neighbours_w
                 }));
                 let last = queue!(db.write(move |tx| put(tx, sql, 1)));
                 held.release();
-                // While its savepoint begins, and the module stores what the first call wrote.
+                // Cancels the second call while its savepoint begins and the module stores what the first call wrote.
                 is_writing.recv_timeout(HANG).expect("the call runs");
                 drop(canceled);
                 let case = format!("{schema}, round {round}");
@@ -330,12 +332,13 @@ fn a06_a_module_that_cannot_store_what_was_written_fails_the_call_and_no_more() 
     within_each(HANG, |place| {
         for [schema, sql] in WRITES_OF_MODULES {
             let (_dir, db) = db_at(place, |builder| {
-                // As a full disk does, in memory too.
+                // The limit of pages acts like a full disk, in a memory database too.
                 builder.readers(1).setup(|conn| conn.execute_batch("PRAGMA max_page_count = 300"))
             });
             db.blocking_write(move |tx| tx.execute_batch(schema)).expect("the table is made");
             let search = search(schema);
-            // What fits in memory and not in the file is refused when it is stored: by a savepoint, or by COMMIT.
+            // Rows that fit into memory but not into the file are refused when the module stores them: when a savepoint
+            // begins, or at COMMIT.
             for rows in [20, 60, 200, 20, 60] {
                 db.blocking_read(|s| s.query_row(search, [], |_| Ok(()))).expect("it can be read");
                 let alone = db.blocking_write(move |tx| {

@@ -1,5 +1,5 @@
-//! What one call does to its connection is not there for the next (promise A40): temporary objects, row
-//! counts, and whatever an exclusive call sets.
+//! What one call does to its connection does not affect the next call (promise A40): temporary objects, row counts, and
+//! whatever an exclusive call sets.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,14 +13,14 @@ use crate::support::{
     poll_once, within_each,
 };
 
-/// What the connection that runs the call knows beyond the file.
+/// The names of the temporary objects on the connection that runs the call.
 fn temporary(s: &Snapshot) -> rusqlite::Result<Vec<String>> {
     s.prepare("SELECT name FROM sqlite_temp_schema ORDER BY rowid")?
         .query_map([], |row| row.get(0))?
         .collect()
 }
 
-/// Makes one temporary object after another, and whatever comes with them.
+/// Each text makes a temporary object, some of them with further objects that belong to it.
 const TEMPORARY: [&str; 8] = [
     "CREATE TEMP TABLE t AS SELECT * FROM main.t",
     "CREATE TEMP VIEW t AS SELECT 1 AS id, 2 AS v",
@@ -57,14 +57,14 @@ fn a40_temporary_objects_are_gone_after_the_call_that_made_them() {
     });
 }
 
-/// One batch: the second call writes to the table that the first one hid for itself.
+/// Four calls share a batch. The first one makes a temporary object that hides the table `t`; the second writes to `t`.
 #[test]
 fn a40_the_next_call_of_a_batch_does_not_see_temporary_objects() {
     within_each(HANG, |place| {
         for made in TEMPORARY {
             let (_dir, db) = db_at(place, |builder| builder);
             let held = HeldWriter::hold(&db);
-            // The middle one makes sure that the last runs in a savepoint, beside unstored neighbours.
+            // After the second call has written, the third runs in a savepoint.
             let mut first = db.write(move |tx| {
                 insert(tx, 1)?;
                 tx.execute_batch(made)
@@ -87,7 +87,7 @@ fn a40_the_next_call_of_a_batch_does_not_see_temporary_objects() {
     });
 }
 
-/// However a call ends: by an error, a panic, a savepoint, a lost transaction.
+/// However the call ends: with an error, a panic, an undone savepoint or a lost transaction.
 #[test]
 fn a40_temporary_objects_are_gone_however_the_call_ended() {
     on_each_place(|db, place| {
@@ -131,7 +131,7 @@ fn a40_temporary_objects_are_gone_however_the_call_ended() {
     });
 }
 
-/// A statement may be prepared by one call, kept in the cache, and run by the next.
+/// One call prepares the statement, the cache keeps it, and later calls run it.
 #[test]
 fn a40_a_cached_statement_that_makes_a_temporary_table_is_no_way_around() {
     on_each_place(|db, place| {
@@ -145,7 +145,7 @@ fn a40_a_cached_statement_that_makes_a_temporary_table_is_no_way_around() {
     });
 }
 
-/// A lease is one call, however many steps it has.
+/// A lease is one call, however many calls it makes.
 #[test]
 fn a40_temporary_objects_of_a_lease_last_as_long_as_the_lease() {
     on_each_place(|db, place| {
@@ -169,7 +169,7 @@ fn a40_temporary_objects_of_a_lease_last_as_long_as_the_lease() {
     });
 }
 
-/// A database whose setup makes a temporary table, which counts what a temporary trigger puts in.
+/// A database whose `setup` makes a temporary table and a temporary view.
 fn with_scratch(place: Place) -> (Dir, Database) {
     db_at(place, |builder| {
         builder.setup(|conn| {
@@ -195,7 +195,7 @@ fn a40_temporary_objects_of_setup_stay_and_so_do_their_rows() {
             });
             assert_eq!(last.ok(), Some(n), "{place:?}");
         }
-        // What a call takes away of them is there again, on a new connection.
+        // If a call drops or alters an object of `setup`, the connection is replaced, and the object is there again.
         for taken in ["DROP TABLE seen", "DROP VIEW last_seen", "ALTER TABLE seen ADD COLUMN more"]
         {
             db.blocking_write(move |tx| insert(tx, 1).and_then(|()| tx.execute_batch(taken)))
@@ -210,7 +210,8 @@ fn a40_temporary_objects_of_setup_stay_and_so_do_their_rows() {
     }
 }
 
-/// `last_insert_rowid`, `changes` and `total_changes` as a call finds them, by method and in SQL.
+/// `last_insert_rowid`, `changes` and `total_changes` as a call sees them: two of them by the methods, then all three
+/// by SQL.
 fn counts(tx: &Transaction) -> rusqlite::Result<[i64; 5]> {
     let sql = "SELECT last_insert_rowid(), changes(), total_changes()";
     let [a, b, c] = tx.query_row(sql, [], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))?;
@@ -253,7 +254,7 @@ fn a40_row_counts_never_tell_of_another_call() {
         lease.blocking_run(|tx| tx.execute("INSERT INTO t VALUES (9, 9)", [])).expect("a row");
         assert_eq!(lease.blocking_run(|tx| Ok(tx.last_insert_rowid())).ok(), Some(9));
         drop(lease);
-        // Read by a batch, and by a call inside another.
+        // The counts in a call that shares its batch, and in a write inside a write.
         let held = HeldWriter::hold(&db);
         let mut first = db.write(|tx| insert(tx, 31));
         let mut second = db.write(counts);
@@ -278,7 +279,7 @@ fn a40_row_counts_never_tell_of_another_call() {
     });
 }
 
-/// Everything that can be left on a connection but for PRAGMAs, which have a matrix of their own.
+/// Everything that an exclusive call can leave on a connection, except PRAGMAs, which `pragmas.rs` covers.
 #[test]
 fn a40_nothing_of_an_exclusive_call_is_left_on_the_connection() {
     within_each(HANG, |place| {

@@ -1,4 +1,4 @@
-//! Blobs that calls read and write piece by piece (A56): bound to their call as statements are.
+//! Blobs that calls read and write piece by piece (A56). As for statements, a blob ends with its call.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::{PLACES, db_at};
 const SCHEMA: &str = "CREATE TABLE File (id INTEGER PRIMARY KEY, data BLOB);
     INSERT INTO File VALUES (1, zeroblob(8)), (2, x'0102030405060708')";
 
-/// A database with two blobs, and one reader, so that the next read meets what the last one left.
+/// A database with two blobs and one reader, so that each read uses the connection that the last read left.
 fn each(check: impl Fn(&Database)) {
     for place in PLACES {
         let (_dir, db) = db_at(place, |builder| builder.readers(1));
@@ -87,7 +87,8 @@ fn a56_a_blob_that_is_left_open_stops_no_commit_and_pins_no_snapshot() {
                 Ok(())
             })
             .expect("its COMMIT is not stopped");
-            // The reader that forgot a blob reads the next state.
+            // A read that forgets a blob does not keep the snapshot for the next read: each round reads the newest
+            // state.
             let forgetful = db.blocking_read(|s| {
                 let mut blob = s.blob_open("main", "file", "data", 1, true)?;
                 let mut first = [0];
@@ -142,7 +143,7 @@ fn a56_the_feed_and_live_queries_are_told_of_blobs() {
         db.blocking_write(|tx| writable(tx, 1)?.write_at(&[5], 0)).expect("a write");
         let Some(Change::Commit(commit)) = changes.blocking_next() else { panic!("a commit") };
         let [table] = commit.calls()[0].tables() else { panic!("one table") };
-        // As it was created, and no rows: nobody names them.
+        // The table's name is spelled as when it was created, and no rows are listed, because SQLite reports none.
         assert_eq!((table.table(), table.rows().is_none()), ("File", true));
         assert_eq!(live.blocking_next().expect("open").expect("a read"), 5);
         db.blocking_write(|tx| tx.blob_open("main", "file", "data", 1, true).map(drop))

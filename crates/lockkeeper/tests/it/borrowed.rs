@@ -1,5 +1,5 @@
-//! Closures of calls that block their caller, which borrow from its stack (A57). `cargo xtask test --only asan` runs
-//! these under AddressSanitizer.
+//! Calls that block their caller, with closures that borrow from the caller's stack (A57). `cargo xtask test --only
+//! asan` runs these tests under AddressSanitizer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -164,14 +164,14 @@ fn a57_an_aborted_call_returns_when_its_closure_has_ended() {
                 let db = &db;
                 threads.spawn(move || {
                     begins.recv().expect("the closure runs");
-                    // Polled once: it is told, and goes on without us.
+                    // The first poll begins the abort, which goes on when the future is dropped.
                     let _ = block_on(poll_once(db.abort()));
                     go_on.send(()).expect("the closure waits");
                 });
                 let wait = || {
                     begun.send(()).expect("somebody listens");
                     may_go_on.lock().expect("no panic").recv().expect("a word");
-                    // Whatever the caller is told meanwhile, its stack is still there.
+                    // Whatever answer the caller will get, its stack must still exist here.
                     ended.store(true, Ordering::Relaxed);
                     Ok(())
                 };

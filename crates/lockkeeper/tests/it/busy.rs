@@ -1,12 +1,12 @@
-//! Many callers, one file, never "database is locked".
+//! Many callers of one file never get "database is locked".
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::support::{Dir, HANG, PLACES, count, within};
 
-/// Each call reads the tasks' counter, writes the next value, and logs it: a lost or doubled
-/// update breaks the sums, and a reader that sees half a call finds them unequal.
+/// Each call reads the counter of its task, writes the next value, and logs it. A lost or doubled update makes the sums
+/// differ, and so does a read that sees half a call.
 #[test]
 #[expect(clippy::too_many_lines, reason = "writers, readers and what they check of each other")]
 fn a01_no_caller_meets_busy_or_locked() {
@@ -16,7 +16,7 @@ fn a01_no_caller_meets_busy_or_locked() {
         let calls = count(40, 2_000);
         within(HANG * 2, move || {
             let dir = Dir::new();
-            // Checkpoints all the time, so that they meet readers and commits.
+            // Checkpoints are frequent, so that they coincide with reads and commits.
             let db = dir.builder(place).checkpoint_wal_bytes(64 << 10).blocking_open();
             let db = db.expect("the database opens");
             db.blocking_write(|tx| {

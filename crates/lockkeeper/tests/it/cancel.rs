@@ -1,4 +1,4 @@
-//! Dropping a future, at any time.
+//! Futures that are dropped at any time.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -91,7 +91,7 @@ fn a14_a_call_of_a_worker_that_is_dropped_while_queued_never_runs() {
     });
 }
 
-/// A task whose queries are dropped at random beside tasks whose queries must never notice.
+/// Some tasks drop their queries at random times. The queries of the other tasks must never notice.
 #[test]
 fn a15_cancels_never_hit_another_call() {
     let cancels = count(3_000, 100_000);
@@ -109,7 +109,7 @@ fn a15_cancels_never_hit_another_call() {
                     let innocent = Arc::clone(&innocent);
                     tokio::spawn(async move {
                         while over.load(Ordering::Relaxed) == 0 {
-                            // Long enough to be met by a stray interrupt.
+                            // The query takes long enough that a stray interrupt would hit it.
                             let read = db.read(|s| {
                                 let sql = "SELECT sum(a.v * b.v) FROM t a, t b WHERE b.id < 20";
                                 s.query_row(sql, [], |row| row.get::<_, i64>(0))
@@ -139,7 +139,7 @@ fn a15_cancels_never_hit_another_call() {
                             for _ in 0..random % 8 {
                                 tokio::task::yield_now().await;
                             }
-                            // The moment of the cancel is what is drawn; nothing is waited for.
+                            // Only the time of the drop is random. The task does not wait for anything here.
                             if random.is_multiple_of(5) {
                                 tokio::time::sleep(Duration::from_micros(random % 300)).await;
                             }
@@ -210,10 +210,11 @@ fn a15_a_dropped_write_frees_the_writer_and_is_undone() {
     });
 }
 
-/// The whole database is as it was: a second connection gets the write lock at once, every place
-/// in the queue and among the snapshots is free, and everything works.
+/// The whole database is as before: another connection gets the write lock immediately, every place in the queue and
+/// among the snapshots is free, and everything works.
 fn check_whole(db: &Database, dir: &Dir, place: Place, what: &str) {
-    // One after another: when they are answered, what was dropped has left the threads.
+    // The exclusive call and the read come after the dropped call in their queues. When they are answered, no thread
+    // works on the dropped call any more.
     db.blocking_exclusive(|_| Ok(())).unwrap_or_else(|error| panic!("{what}: {error:?}"));
     assert_eq!(ids(db), [], "{what}");
     if place == Place::File {
@@ -234,9 +235,9 @@ fn check_whole(db: &Database, dir: &Dir, place: Place, what: &str) {
     for write in writes {
         block_on(write).unwrap_or_else(|error| panic!("{what}: {error:?}"));
     }
-    // A snapshot that nobody waits for any more may just have been taken: its place is free when its
-    // thread has seen that, so this asks again. A place that is lost never comes, which the time
-    // limit of the test catches. Everything else gives its place back at once.
+    // If the future of a snapshot was dropped while a reader thread was taking the snapshot, its place becomes free
+    // when that thread has noticed the drop. So this asks again. If a place is lost, the loop does not end, and the
+    // time limit of the test fails. Everything else frees its place immediately.
     let may_be_late = what.starts_with("snapshot") || what.starts_with("write and snapshot");
     let taken = |_| loop {
         match block_on(db.snapshot()) {
@@ -250,8 +251,8 @@ fn check_whole(db: &Database, dir: &Dir, place: Place, what: &str) {
     drop((0..3).map(taken).collect::<Vec<_>>());
 }
 
-/// Polls `future` up to `polls` times, with the threads' work in between, and drops it; false: it
-/// was ready before.
+/// Polls `future` up to `polls` times, lets other threads run after each poll, then drops it. `false`: the future
+/// became ready.
 fn poll_and_drop<F: Future>(future: F, polls: usize) -> bool {
     let mut future = Box::pin(future);
     for n in 0..polls {
@@ -276,7 +277,7 @@ fn a18_every_future_may_be_dropped_after_any_number_of_polls() {
             db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("the table");
             let fails = |tx: &lockkeeper::Transaction| -> rusqlite::Result<()> {
                 insert(tx, 1)?;
-                // Kept out of the file even when it runs to its end.
+                // The call fails, so it stores nothing even if it runs to its end.
                 Err(rusqlite::Error::InvalidQuery)
             };
             let busy = HANG;
@@ -310,7 +311,7 @@ fn a18_every_future_may_be_dropped_after_any_number_of_polls() {
                 let dropped = poll_and_drop(snapshot.read(|s| s.table_exists(None, "t")), polls);
                 drop(snapshot);
                 check("read on a snapshot", dropped);
-                // With the writer held, so that it is dropped while it waits.
+                // The writer is held, so the write is dropped while it waits.
                 let held = HeldWriter::hold(&db);
                 let dropped = poll_and_drop(db.write(fails), polls.max(1));
                 assert!(dropped, "it cannot have run");
@@ -332,7 +333,7 @@ fn a18_opening_may_be_dropped_after_any_number_of_polls() {
             if !poll_and_drop(dir.builder(Place::File).open(), polls) {
                 opened += 1;
             }
-            // Whatever is still closing in the background, the file can be opened and used.
+            // The dropped opening may still be closing in the background. Even so the file can be opened and used.
             let db = dir.builder(Place::File).blocking_open().expect("opens");
             db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("the table");
             assert_eq!(ids(&db), []);
@@ -355,7 +356,7 @@ fn a18_closing_goes_on_when_its_future_is_dropped() {
                 db.blocking_close().expect("closes");
                 assert!(!dir.file("test.db-wal").exists(), "{polls} polls");
             }
-            // Not polled: nothing begins.
+            // A close that was never polled does nothing.
             let db = dir.builder(place).blocking_open().expect("opens");
             drop(db.close());
             db.blocking_write(|_| Ok(())).expect("still open");

@@ -12,8 +12,8 @@ use lockkeeper::{ErrorKind, Transaction};
 
 use crate::support::{HANG, block_on, count, db_at, poll_once, within_each};
 
-/// Rows that each call writes: in the first and the last statement, and many in between, so that
-/// the call can be stopped in the middle.
+/// The rows of each call. The first and the last statement write one each, a long statement in between writes the
+/// others, so that the call can be stopped in the middle.
 const ROWS: i64 = 300;
 
 fn write_whole(tx: &Transaction, call: i64) -> rusqlite::Result<i64> {
@@ -65,7 +65,7 @@ fn a17_a_write_canceled_at_any_time_is_undone_or_stored_whole_and_alone() {
                 for _ in 0..draw(&mut seed) % 40_000 {
                     std::hint::spin_loop();
                 }
-                // It may have been answered meanwhile.
+                // The call may have been answered before it is canceled.
                 match poll_once(&mut future) {
                     Poll::Pending => canceled += 1,
                     Poll::Ready(answer) => assert_eq!(answer.ok(), Some(call)),
@@ -107,7 +107,7 @@ fn a17_a_write_canceled_at_any_time_is_undone_or_stored_whole_and_alone() {
         drop(hand_over);
         let canceled = canceler.join().expect("the canceler ends");
 
-        // A canceled call may still be at work: what follows it in the queue waits for it.
+        // A canceled call may still run. The next write waits for it in the queue.
         db.blocking_write(|_| Ok(())).expect("the writer lives");
         let stored: Vec<(i64, i64)> = db
             .blocking_read(|s| {
@@ -124,8 +124,8 @@ fn a17_a_write_canceled_at_any_time_is_undone_or_stored_whole_and_alone() {
         assert!(missing.is_empty(), "acked, but not stored: {missing:?}");
         let (runs, stored) = (runs.load(Ordering::Relaxed), stored.len());
         println!("{calls} writes, {canceled} canceled, {runs} runs, {stored} stored");
-        // How many were caught while they ran is the machine's affair; the tests below and the
-        // differential test cancel at exact points.
+        // How many calls were canceled while they ran depends on the machine. The tests below and the differential test
+        // cancel at exact points.
         db.blocking_close().expect("the database closes");
     });
 }
@@ -140,7 +140,7 @@ fn a17_a_call_that_forgives_its_interrupted_statement_is_not_stored_in_part() {
             tx.execute("INSERT INTO t (id, v) VALUES (1, 1)", [])?;
             begun.send(()).expect("the test waits");
             goes_on.recv_timeout(HANG).expect("the test goes on");
-            // Canceled meanwhile: this fails, and the call does not care.
+            // The call was canceled meanwhile, so this statement fails. The call ignores the error.
             let _ = tx.execute("INSERT INTO t (id, v) VALUES (2, 2)", []);
             Ok(())
         });
@@ -162,7 +162,7 @@ fn a17_a_call_past_its_deadline_is_undone_and_its_neighbours_are_stored() {
         let held = crate::support::HeldWriter::hold(&db);
         let mut before = db.write(|tx| crate::support::insert(tx, 1));
         assert!(poll_once(&mut before).is_pending());
-        // Runs until it is stopped.
+        // This call runs until it is stopped.
         let mut endless = db
             .write(|tx| {
                 crate::support::insert(tx, 2)?;

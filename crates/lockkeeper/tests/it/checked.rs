@@ -8,7 +8,7 @@ use rusqlite::functions::FunctionFlags;
 
 use crate::support::{Dir, HANG, within};
 
-/// What needs `twice`, or a collation that nobody has, each in a table of its own.
+/// Schemas that use the function `twice`, or a collation that no connection knows. Each makes a table `t`.
 const SCHEMAS: [(&str, &str); 10] = [
     ("a generated column", "CREATE TABLE t (x, y AS (twice(x)) STORED)"),
     (
@@ -35,7 +35,7 @@ fn define(conn: &Connection) -> rusqlite::Result<()> {
     multiply(conn, 2)
 }
 
-/// The same name, and another function.
+/// Defines a function with the same name that computes something else.
 fn define_wrongly(conn: &Connection) -> rusqlite::Result<()> {
     multiply(conn, 3)
 }
@@ -56,7 +56,7 @@ fn filled(dir: &Dir, schema: &'static str) -> Database {
         tx.execute_batch("INSERT INTO t (x) VALUES (1), (2), (3)")
     })
     .expect("rows");
-    // As if the program that had the collation were gone.
+    // Renames the collation in the schema. So it looks as if the program that defined it no longer existed.
     db.blocking_exclusive(|conn| {
         let rename = "UPDATE sqlite_schema SET sql = replace(sql, 'nocase', 'unknown')";
         conn.execute_batch("PRAGMA writable_schema = ON")?;
@@ -67,7 +67,7 @@ fn filled(dir: &Dir, schema: &'static str) -> Database {
     db
 }
 
-/// As far as it can be told here.
+/// Checks that all rows are in the copy, as far as they can be read without the unknown collation.
 fn check_copy(file: &Path, name: &str) {
     let conn = Connection::open(file).expect("opens");
     define(&conn).expect("defined");
@@ -91,7 +91,7 @@ fn b01_a_database_that_uses_functions_of_the_program_can_be_copied() {
             plain.unwrap_or_else(|error| panic!("{name}: {error}"));
             let whole = Restore::new(&copy, &second).setup(define).blocking_run();
             whole.unwrap_or_else(|error| panic!("{name}: {error}"));
-            // A program that does not know them at all.
+            // This database has no `setup`, so it knows neither the function nor the collation.
             let db = Database::blocking_open(&second).expect("opens");
             db.backup(&copy).blocking_run().unwrap_or_else(|error| panic!("{name}: {error}"));
             db.blocking_close().expect("closes");
@@ -101,7 +101,7 @@ fn b01_a_database_that_uses_functions_of_the_program_can_be_copied() {
     });
 }
 
-/// By the function that the program has now, the index is wrong.
+/// The index was built with another function than the one that `setup` defines now, so the check must find it damaged.
 #[test]
 fn b01_a_copy_is_checked_with_what_setup_gives() {
     within(HANG, || {
@@ -125,7 +125,7 @@ fn b01_a_copy_is_checked_with_what_setup_gives() {
     });
 }
 
-/// Where the whole cannot be checked, every table is.
+/// If the database cannot be checked as a whole, each table is checked by itself.
 #[test]
 fn b01_damage_is_found_beside_what_cannot_be_checked() {
     within(HANG, || {

@@ -1,5 +1,5 @@
-//! Calls that wait for each other across databases and workers (A45): the wait that would close the circle is told
-//! `Nested` at once, and all others are served.
+//! Calls that wait for each other across databases and workers (A45). The wait that would close the circle immediately
+//! gets `Nested`, and all other calls are served.
 
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
@@ -18,7 +18,7 @@ enum Way {
     WriteOnce,
     Awaited,
     TryWrite,
-    /// Polled elsewhere before it is waited for.
+    /// The future is polled once before `block_on` waits for it.
     PolledBefore,
     AndSnapshot,
     Exclusive,
@@ -68,9 +68,9 @@ fn ask(db: &Client, way: Way) -> Told {
     }
 }
 
-/// Runs `f` inside a call on `db`; what it says comes out.
+/// Runs `f` inside a call on `db`, and returns the result of `f`.
 fn inside(db: &Client, way: Way, f: impl FnOnce() -> Told + Send + 'static) -> Told {
-    // Where a closure could run again it is asked once.
+    // The closure of the outer call may run again, but `f` must run only once.
     let (f, said) = (Mutex::new(Some(f)), Arc::new(Mutex::new(None)));
     let say = Arc::clone(&said);
     let once = move || -> rusqlite::Result<()> {
@@ -96,7 +96,7 @@ fn inside(db: &Client, way: Way, f: impl FnOnce() -> Told + Send + 'static) -> T
     said.expect("it has run")
 }
 
-/// Of calls that close a circle one is told so, and the others are served.
+/// Of the calls that close a circle, exactly one gets `Nested`, and the others are served.
 fn check_circle(outcomes: &[Told], what: &str) {
     let nested = outcomes.iter().filter(|outcome| **outcome == Err(ErrorKind::Nested)).count();
     let good = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
@@ -105,7 +105,7 @@ fn check_circle(outcomes: &[Told], what: &str) {
 
 type Participant = Box<dyn FnOnce(Arc<Barrier>) -> Told + Send>;
 
-/// Runs the participants at once; each waits at the barrier before it makes its inner call.
+/// Runs the participants in parallel. Each waits at the barrier before it makes its inner call.
 fn run(participants: Vec<Participant>) -> Vec<Told> {
     let barrier = Arc::new(Barrier::new(participants.len()));
     let threads: Vec<_> = participants
@@ -132,7 +132,7 @@ fn databases(dir: &Dir, place: Place, n: usize) -> Vec<Database> {
     (0..n).map(open).collect()
 }
 
-/// Cheap numbers that look random, the same in each run.
+/// Pseudo-random numbers, the same in each run.
 struct Draw(u64);
 
 impl Draw {
@@ -142,7 +142,7 @@ impl Draw {
     }
 }
 
-/// A write on each database that waits for the next, of two and three, in drawn ways.
+/// Two or three databases: a write on each of them waits for a write on the next one. The kinds of calls are drawn.
 #[test]
 fn a45_a_circle_of_writes_ends_in_nested_for_the_one_that_closes_it() {
     for place in PLACES {
@@ -173,7 +173,7 @@ fn a45_a_circle_of_writes_ends_in_nested_for_the_one_that_closes_it() {
     }
 }
 
-/// Reads that keep every reader of their database, and wait for one of the next.
+/// Each read occupies the only reader of its database and waits for a read of the next database.
 #[test]
 fn a45_reads_that_keep_all_readers_close_a_circle_too() {
     type Ask = fn(&Database, &HeldSnapshot, &Dir) -> Told;
@@ -212,7 +212,7 @@ fn a45_reads_that_keep_all_readers_close_a_circle_too() {
     });
 }
 
-/// A read on a held snapshot waits for the one before it, whatever readers are free.
+/// A read on a held snapshot waits for the previous read on it, even if readers are free.
 #[test]
 fn a45_reads_on_one_snapshot_wait_for_each_other() {
     within(HANG, || {
@@ -247,7 +247,8 @@ fn a45_reads_on_one_snapshot_wait_for_each_other() {
     });
 }
 
-/// A call that holds a lease of another database keeps that one's writer, whatever it waits for.
+/// While a call holds a lease of another database, it occupies that database's writer, whatever else the call waits
+/// for.
 #[test]
 fn a45_a_lease_that_a_call_holds_is_a_part_of_the_circle() {
     within(HANG, || {
@@ -282,7 +283,7 @@ fn a45_a_lease_that_a_call_holds_is_a_part_of_the_circle() {
             ]);
             check_circle(&outcomes, &format!("{ways:?}"));
         }
-        // Without a circle the holder is served, and others wait for it.
+        // If there is no circle, the call that holds the lease is served.
         let (a, b) = (all[0].clone(), all[1].clone());
         let outcome = inside(&a, Way::Write, move || {
             let mut lease = block_on(b.lease()).map_err(|error| error.kind())?;
@@ -298,7 +299,7 @@ fn a45_a_lease_that_a_call_holds_is_a_part_of_the_circle() {
     });
 }
 
-/// Workers of any resource are in the same circles.
+/// Workers of other resources can be parts of the same circles.
 #[test]
 fn a45_workers_and_databases_close_circles_together() {
     fn of(result: Result<(), CallError>) -> Told {
@@ -350,7 +351,8 @@ fn a45_workers_and_databases_close_circles_together() {
     });
 }
 
-/// A close waits for the calls of its database, one of which waits for the call that closes.
+/// A close inside a call waits for the calls of its database. If one of them waits for the call that closes, that is a
+/// circle.
 #[test]
 fn a45_a_close_inside_a_call_may_close_a_circle() {
     within(HANG, || {
@@ -380,7 +382,7 @@ fn a45_a_close_inside_a_call_may_close_a_circle() {
     });
 }
 
-/// What is run for each connection may wait for the call in which the database is opened.
+/// `setup` runs for each connection and may wait for the call in which the database is opened.
 #[test]
 fn a45_opening_inside_a_call_whose_database_setup_needs_ends() {
     within(HANG, || {
@@ -395,14 +397,14 @@ fn a45_opening_inside_a_call_whose_database_setup_needs_ends() {
                 });
                 told(builder.blocking_open())
             });
-            // One of the two is told; the other one sees that it failed.
+            // Either the opening gets `Nested`, or `setup` does, and then the opening fails.
             assert!(matches!(opened, Err(ErrorKind::Nested | ErrorKind::Open)), "{opened:?}");
         }
         a.blocking_close().expect("closes");
     });
 }
 
-/// Calls that wait for other databases without a circle are served, however many they are.
+/// Calls that wait for other databases without a circle are all served, however many they are.
 #[test]
 fn a45_waits_without_a_circle_are_no_circle() {
     within(HANG, || {
@@ -417,7 +419,8 @@ fn a45_waits_without_a_circle_are_no_circle() {
         }
         let rounds = count(300, 3000);
         std::thread::scope(|scope| {
-            // Writes go down the alphabet, each way of them, from several threads at once.
+            // Writes wait only for databases that are later in the alphabet. They are made in all ways, from several
+            // threads at the same time.
             for (n, (from, to)) in [(&a, &b), (&b, &c), (&a, &c), (&a, &b)].into_iter().enumerate()
             {
                 scope.spawn(move || {
@@ -428,7 +431,7 @@ fn a45_waits_without_a_circle_are_no_circle() {
                     }
                 });
             }
-            // Reads go both ways: there are readers left.
+            // Reads wait in both directions. There are more readers than such reads, so no circle closes.
             for (from, to) in [(&a, &b), (&b, &a), (&c, &a)] {
                 scope.spawn(move || {
                     for _ in 0..rounds {
@@ -439,7 +442,7 @@ fn a45_waits_without_a_circle_are_no_circle() {
                     }
                 });
             }
-            // Beside them calls that wait for nobody.
+            // Writes that wait for no other database run at the same time.
             for db in [&a, &b, &c] {
                 scope.spawn(move || {
                     for id in 0..rounds as i64 {
@@ -454,7 +457,7 @@ fn a45_waits_without_a_circle_are_no_circle() {
     });
 }
 
-/// What was submitted and is not waited for is no wait.
+/// If a call submits another call and does not wait for it, that submission cannot close a circle.
 #[test]
 fn a45_a_call_that_is_not_waited_for_closes_no_circle() {
     within(HANG, || {
@@ -468,7 +471,7 @@ fn a45_a_call_that_is_not_waited_for_closes_no_circle() {
                     inside(&on_a, Way::Write, move || {
                         let submitted = submits.try_write(|_| Ok(())).expect("there is room");
                         barrier.wait();
-                        // It goes on, and is the caller's to wait for, outside.
+                        // The inner call goes on. A thread outside the outer call waits for it.
                         std::thread::spawn(move || told(block_on(submitted)));
                         Ok(())
                     })
@@ -487,7 +490,7 @@ fn a45_a_call_that_is_not_waited_for_closes_no_circle() {
     });
 }
 
-/// The wait is over at once, not at some deadline.
+/// `Nested` comes immediately, not when some deadline passes. The time limit of this test is short.
 #[test]
 fn a45_nested_is_told_at_once() {
     within(Duration::from_secs(10), || {
@@ -510,7 +513,7 @@ fn a45_nested_is_told_at_once() {
             }),
         ]);
         check_circle(&outcomes, "two writes");
-        // What was refused left nothing behind: the same works alone.
+        // The refused wait has left nothing behind: the same calls work when they are made alone.
         let to_b = b.clone();
         assert_eq!(inside(&a, Way::Write, move || ask(&to_b, Way::Write)), Ok(()));
         assert_eq!(kind(a.blocking_write(|tx| tx.execute_batch("nonsense"))), ErrorKind::Call);

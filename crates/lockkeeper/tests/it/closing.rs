@@ -1,4 +1,4 @@
-//! Ending.
+//! How databases and workers are closed.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::{
     ids, insert, kind, poll_once, within, within_each,
 };
 
-/// What is in the directory, besides the database itself.
+/// The files in the directory other than the database itself.
 fn leftovers(dir: &Dir) -> Vec<String> {
     let names = std::fs::read_dir(dir.path())
         .expect("the directory")
@@ -45,7 +45,7 @@ fn a22_closing_leaves_no_file_and_no_thread() {
                         snapshot.blocking_read(|s| s.table_exists(None, "t")).ok(),
                         Some(true)
                     );
-                    // Still held when the database is closed.
+                    // The snapshot stays held when the database is closed.
                     std::mem::forget(snapshot);
                 }
                 _ => {
@@ -88,13 +88,13 @@ fn a22_dropping_the_last_handle_does_not_wait_and_still_closes() {
             has_begun.recv().expect("it runs");
             let mut accepted = db.write(|tx| insert(tx, 2));
             assert!(poll_once(&mut accepted).is_pending());
-            // The writer is held until after the drop: a drop that waited would hang. The calls on
-            // their way keep the database, too.
+            // The writer is held until after the drop, so a drop that waited would hang. The two calls keep the
+            // database open, too.
             drop(db);
             drop(release);
             block_on(holds).expect("it is served");
             block_on(accepted).expect("it is served");
-            // Nobody is left to close it but the drop itself.
+            // No handle is left that could close the database, so the drop of the last handle must have done it.
             while threads.alive() > 0 {
                 std::thread::yield_now();
             }
@@ -179,7 +179,7 @@ fn a22_abort_stops_reads_wherever_they_run() {
             has_begun.recv().expect("it runs");
             let endless =
                 |s: &lockkeeper::Snapshot| s.query_row(ENDLESS, [], |row| row.get::<_, i64>(0));
-            // They wait for the first one, and are run by the reader that ran it.
+            // The two reads wait for the first one. The reader thread that runs the first one runs them, too.
             let mut second = snapshot.read(move |s| {
                 begun.send(()).expect("somebody waits");
                 endless(s)
@@ -228,7 +228,7 @@ fn a22_many_may_close_at_once() {
     });
 }
 
-/// Writes race the close: each is stored or told that it was not.
+/// Writes race the close: each is stored, or its caller gets an error.
 #[test]
 fn a22_a_write_that_races_the_close_is_stored_or_told_otherwise() {
     within(HANG, || {
@@ -290,7 +290,7 @@ fn a23_a_wedged_writer_is_an_error_for_those_who_set_a_deadline() {
         assert!(matches!(kind(block_on(write)), ErrorKind::Timeout(lockkeeper::Phase::Queued)));
         let exclusive = db.exclusive(|_| Ok(())).deadline(Duration::from_millis(20));
         assert!(matches!(kind(block_on(exclusive)), ErrorKind::Timeout(lockkeeper::Phase::Queued)));
-        // Readers go on.
+        // Readers still work.
         assert_eq!(ids(&db), []);
         held.release();
         db.blocking_close().expect("closes");

@@ -1,4 +1,4 @@
-//! The columns of a statement are those of today's schema, also before it runs (promise A44).
+//! A statement has the columns of the current schema, also before it runs (promise A44).
 
 use lockkeeper::{Database, Snapshot, Transaction};
 
@@ -11,7 +11,7 @@ enum Prepared {
     Plain,
 }
 
-/// The names of the columns, asked in every way before the first row, and the values of the first row.
+/// The names of the columns, asked in several ways before the first row, and the number of values in the first row.
 fn columns(s: &Snapshot, sql: &str, how: Prepared) -> rusqlite::Result<(String, usize)> {
     let mut statement = match how {
         Prepared::Cached => s.prepare_cached(sql)?,
@@ -33,7 +33,7 @@ fn columns(s: &Snapshot, sql: &str, how: Prepared) -> rusqlite::Result<(String, 
     Ok((names, values))
 }
 
-/// Every way to look at the columns: the writer, a reader, a short read, a snapshot, a lease.
+/// Asks for the columns in every kind of call: a write, a read, a short read, a snapshot, a lease.
 fn everywhere(db: &Database, sql: &'static str) -> Vec<(String, usize)> {
     let mut all = Vec::new();
     for how in [Prepared::Cached, Prepared::Plain] {
@@ -49,7 +49,7 @@ fn everywhere(db: &Database, sql: &'static str) -> Vec<(String, usize)> {
     all
 }
 
-/// What changes the columns of `SELECT * FROM t`, and what they are then.
+/// Statements that change the columns of `SELECT * FROM t`, and the columns afterwards.
 const CHANGES: [(&str, &str); 6] = [
     ("ALTER TABLE t ADD COLUMN b", "a b"),
     ("ALTER TABLE t RENAME COLUMN a TO c", "c b"),
@@ -59,7 +59,7 @@ const CHANGES: [(&str, &str); 6] = [
     ("DROP VIEW t; CREATE TABLE t (A); INSERT INTO t VALUES (1)", "A"),
 ];
 
-/// Who changes the schema.
+/// How the schema is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
     Write,
@@ -107,7 +107,7 @@ fn a44_the_columns_of_a_statement_are_those_of_todays_schema() {
     });
 }
 
-/// Within one call, and when a part of it is undone.
+/// Changes inside one call, also in a part of the call that is undone.
 #[test]
 fn a44_a_call_that_alters_a_table_sees_its_columns() {
     for place in PLACES {
@@ -135,7 +135,7 @@ fn a44_a_call_that_alters_a_table_sees_its_columns() {
         })
         .expect("a write");
         assert_eq!(db.blocking_write(look).expect("a write").0, "a b");
-        // A failed call leaves the table as it was, and the cache too.
+        // A failed call changes neither the table nor the statements in the cache.
         let failed = db.blocking_write(move |tx| {
             tx.execute("ALTER TABLE t DROP COLUMN b", [])?;
             assert_eq!(look(tx)?.0, "a");
@@ -147,7 +147,7 @@ fn a44_a_call_that_alters_a_table_sees_its_columns() {
     }
 }
 
-/// A file that setup attached has a schema of its own.
+/// A file that `setup` attached has its own schema.
 #[test]
 fn a44_the_columns_of_an_attached_table_are_those_of_today() {
     within_each(HANG, |place| {

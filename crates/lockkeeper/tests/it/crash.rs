@@ -1,6 +1,6 @@
 //! Processes that are killed, and processes that share a file.
 //!
-//! The child is this test binary, told by its environment to be one: it runs [`child`] alone.
+//! A child is this test binary, started with an environment variable that makes it run only [`child`].
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -22,11 +22,11 @@ const SCHEMA: &str = "
     ) STRICT;
     CREATE TABLE IF NOT EXISTS total (client INTEGER PRIMARY KEY, calls INTEGER NOT NULL) STRICT;";
 
-/// Rows of each call.
+/// The rows that each call writes.
 const PARTS: i64 = 3;
 const CLIENTS: i64 = 4;
 
-/// A row per part, and a counter: either all of it happens, or nothing.
+/// Inserts a row per part and raises a counter, all in one call.
 fn write_parts(tx: &Transaction, client: i64, call: i64) -> rusqlite::Result<()> {
     for n in 0..PARTS {
         tx.execute("INSERT INTO part (client, call, n) VALUES (?1, ?2, ?3)", [client, call, n])?;
@@ -39,7 +39,7 @@ fn write_parts(tx: &Transaction, client: i64, call: i64) -> rusqlite::Result<()>
     .map(drop)
 }
 
-/// What the child process does; as a test of its own it does nothing.
+/// What a child process does. In the ordinary test run this test does nothing.
 #[test]
 fn child() {
     let Ok(role) = std::env::var(ROLE) else { return };
@@ -56,15 +56,15 @@ fn child() {
     }
 }
 
-/// Says a line to the parent, at once.
+/// Writes a line to the parent and flushes it.
 pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
-    // The parent may be gone: then nobody listens, and this process will be killed.
+    // If the parent has ended, nothing reads the line, and this process is about to be killed.
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
 }
 
 fn open(file: &Path) -> Database {
-    // The second is copied back beside the writer.
+    // With the larger size, the copier copies the WAL back beside the writer.
     let bytes = if std::process::id().is_multiple_of(2) { 128 << 10 } else { 512 << 10 };
     let db = Database::builder(file)
         .readers(1)
@@ -83,7 +83,7 @@ fn next_call(db: &Database, client: i64) -> i64 {
     .expect("the rows can be read")
 }
 
-/// Four clients write as fast as they can, and report each ack.
+/// Four clients write as fast as they can, and report each answered write.
 fn write_until_killed(file: &Path) {
     let db = open(file);
     std::thread::scope(|scope| {
@@ -100,7 +100,7 @@ fn write_until_killed(file: &Path) {
     });
 }
 
-/// Writes 200 calls as the client 100, beside the parent, and ends well.
+/// Writes 200 calls as the client 100, beside the parent, and closes the database.
 fn write_some(file: &Path) {
     let db = open(file);
     say("open\n");
@@ -111,7 +111,7 @@ fn write_some(file: &Path) {
     say("done\n");
 }
 
-/// Opens and checks a file when the parent says a line.
+/// When the parent writes a line, opens the file and checks it.
 fn recover(file: &Path) {
     say("ready\n");
     let mut line = String::new();
@@ -122,7 +122,7 @@ fn recover(file: &Path) {
     say("recovered\n");
 }
 
-/// Holds the write lock until the parent says a line, or kills this process.
+/// Holds the write lock until the parent writes a line or kills this process.
 fn hold_the_lock(file: &Path) {
     let conn = rusqlite::Connection::open(file).expect("the file opens");
     conn.execute_batch("BEGIN IMMEDIATE; INSERT INTO part (client, call, n) VALUES (99, 1, 0)")
@@ -134,7 +134,7 @@ fn hold_the_lock(file: &Path) {
     say("released\n");
 }
 
-/// A child process; killed when the test is over, however it ends.
+/// A child process. The drop kills it.
 pub(crate) struct Process {
     child: Child,
     stdin: ChildStdin,
@@ -157,10 +157,10 @@ impl Process {
         Self { child, stdin, stdout }
     }
 
-    /// The next line that the child says; `None`: it is gone.
+    /// The next line from the child; `None`: the child has ended.
     pub(crate) fn line(&mut self) -> Option<String> {
         let mut line = String::new();
-        // A line that was cut off by the end of the child was not said.
+        // A line without a newline was cut off by the end of the child, so it does not count as written.
         match self.stdout.read_line(&mut line) {
             Ok(0) | Err(_) => None,
             Ok(_) => line.ends_with('\n').then(|| line.trim_end().to_owned()),
@@ -168,7 +168,7 @@ impl Process {
     }
 
     pub(crate) fn wait_for(&mut self, wanted: &str) {
-        // The test harness writes its own words in front of the first one.
+        // The test harness writes text of its own in front of the first line.
         while !self
             .line()
             .unwrap_or_else(|| panic!("the child ends before {wanted:?}"))
@@ -176,7 +176,7 @@ impl Process {
         {}
     }
 
-    /// Says a line to the child, which waits for one.
+    /// Writes a line to the child, which waits for it.
     pub(crate) fn go(&mut self) {
         self.stdin.write_all(b"go\n").expect("the child listens");
     }
@@ -195,13 +195,13 @@ impl Drop for Process {
     }
 }
 
-/// Takes `acked CLIENT CALL` apart; the test harness says other lines.
+/// Parses `acked CLIENT CALL`. `None`: another line, such as those of the test harness.
 fn acked(line: &str) -> Option<(i64, i64)> {
     let mut words = line.split_once("acked ")?.1.split(' ');
     Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
 }
 
-/// Each call is there wholly or not at all; returns the highest of each client.
+/// Checks that each call is stored as a whole or not at all. Returns each client's highest stored call.
 fn verify(db: &Database) -> BTreeMap<i64, i64> {
     db.blocking_read(|s| {
         let check: String = s.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
@@ -241,10 +241,10 @@ fn a05_acked_writes_survive_kill() {
         for _ in 0..kills {
             // parent                   | child
             // -------------------------+------------------------------
-            // read acks                | write, say each ack
+            // read acks                | write, report each ack
             // after a drawn number     |
-            // SIGKILL                  | in the middle of anything
-            // read what it still said  |
+            // SIGKILL                  | is killed at any point
+            // read the remaining lines |
             // open, recover, compare   |
             let mut child = Process::start("writer", &file);
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -286,7 +286,7 @@ fn a05_a_file_left_by_a_killed_process_is_recovered_by_two_openers_at_once() {
             let mut child = Process::start("writer", &file);
             while child.line().as_deref().and_then(acked).is_none() {}
             child.kill();
-            // Of one process only one may have it (A36).
+            // Two processes, because in one process only one instance may have the file open (A36).
             let mut openers = [(); 2].map(|()| Process::start("recover", &file));
             openers.iter_mut().for_each(|opener| opener.wait_for("ready"));
             openers.iter_mut().for_each(Process::go);
@@ -307,7 +307,7 @@ fn a16_a_lock_of_another_process_is_waited_for_and_named() {
         let write = db.write(|tx| write_parts(tx, 1, 1)).deadline(Duration::from_secs(1));
         let error = crate::support::block_on(write).expect_err("the lock is held");
         assert_eq!(error.kind(), ErrorKind::Timeout(Phase::Locked));
-        // Readers do not wait, and see nothing of the holder's.
+        // Readers do not wait for the lock, and do not see the holder's uncommitted row.
         assert_eq!(verify(&db), BTreeMap::new());
 
         let mut write = db.write(|tx| write_parts(tx, 1, 1));

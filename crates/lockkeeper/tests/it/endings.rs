@@ -1,8 +1,8 @@
-//! Memory safety, whatever ends a connection: every module that the bundled SQLite has, in every way in which
-//! a connection ends, each case in a process of its own, because a failure may be a crash.
+//! Memory safety, whatever ends a connection: every module of the bundled SQLite is combined with every way in which a
+//! connection ends. Each case runs in a process of its own, because it may fail by a crash.
 //!
-//! SQLite lists the statements of virtual tables beside those of callers. A connection that ends has both,
-//! and callers leave theirs in every state: in the cache, on a row, forgotten.
+//! SQLite lists the statements of virtual tables beside those of callers. When a connection ends it has both, and
+//! callers have left theirs in every state: in the cache, on a row, forgotten.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ struct Module {
     name: &'static str,
     make: &'static str,
     write: &'static str,
-    /// Returns several rows.
+    /// A query that returns several rows.
     read: &'static str,
 }
 
@@ -52,7 +52,7 @@ const MODULES: [Module; 19] = [
     Module {
         name: "fts4aux",
         make: "CREATE VIRTUAL TABLE f USING fts4(x); CREATE VIRTUAL TABLE v USING fts4aux(f)",
-        // What is not merged yet it does not show.
+        // The module shows only what has been merged, so `optimize` merges it.
         write: "INSERT INTO f VALUES ('one two'), ('two three');
                 INSERT INTO f (f) VALUES ('optimize')",
         read: "SELECT term FROM v",
@@ -151,7 +151,7 @@ const MODULES: [Module; 19] = [
         write: "INSERT INTO t VALUES (1)",
         read: "SELECT name FROM pragma_module_list",
     },
-    // None at all: what callers leave is the same.
+    // No module at all. Callers leave the same statements as in the other cases.
     Module {
         name: "a plain table",
         make: "CREATE TABLE v (x)",
@@ -160,21 +160,21 @@ const MODULES: [Module; 19] = [
     },
 ];
 
-/// Uses what a module has, and leaves statements behind in every state that safe code can bring about.
+/// Reads from the module's table, and leaves statements in every state that safe code can bring about.
 fn read_and_leave(s: &Snapshot, sql: &str) -> rusqlite::Result<()> {
     let mut statement = s.prepare_cached(sql)?;
     let all: Vec<()> = statement.query_map([], |_| Ok(()))?.collect::<rusqlite::Result<_>>()?;
     assert!(all.len() > 1, "{} rows", all.len());
     drop(statement);
-    // In the cache, on a row.
+    // A statement that goes back into the cache while it stands on a row.
     let mut cached = s.prepare_cached(sql)?;
     let mut rows = cached.query([])?;
     rows.next()?;
     std::mem::forget(rows);
     drop(cached);
-    // Forgotten, at rest.
+    // A forgotten statement that has not begun.
     std::mem::forget(s.prepare_cached(sql)?);
-    // Forgotten, on a row, with the cursors open.
+    // A forgotten statement that stands on a row, with open cursors.
     let mut forgotten = s.prepare(sql)?;
     let mut rows = forgotten.query([])?;
     rows.next()?;
@@ -188,7 +188,7 @@ fn write_and_leave(tx: &Transaction, module: &Module) -> rusqlite::Result<()> {
     read_and_leave(tx, module.read)
 }
 
-/// A database in which the module was used, on the writer and on a reader.
+/// A database whose writer and reader have both used the module.
 fn used(module: &'static Module, builder: Builder) -> Database {
     let db = builder.blocking_open().expect("opens");
     if !db.blocking_read(|s| s.table_exists(None, "is_made")).expect("a read") {
@@ -207,10 +207,11 @@ fn read(db: &Database, module: &'static Module) {
     db.blocking_read(|s| read_and_leave(s, module.read)).expect("a read");
 }
 
-/// One way in which connections end; the database is closed by it, or closes well after it.
+/// A way in which connections end. The function ends the connections and closes the database.
 struct Ending {
     name: &'static str,
-    /// What was leaked through the bare connection stays open: the file, too.
+    /// Whether statements were leaked through the bare connection. Then the connection stays open, and so does the
+    /// file.
     leaks: bool,
     end: fn(&'static Module, &Path),
 }
@@ -240,7 +241,7 @@ const ENDINGS: [Ending; 19] = [
             Ok(())
         });
         assert!(poll_once(&mut holds).is_pending());
-        // The other reader is started for this one.
+        // The first reader is held, so the pool starts another reader for this read.
         read(&db, module);
         drop(release);
         block_on(holds).expect("a read");
@@ -409,7 +410,7 @@ fn close(db: &Database) {
     db.blocking_close().expect("closes");
 }
 
-/// How many objects the schema has, apart from those of the module.
+/// Uses the database once more. Returns how many of the tables `late` and `is_made` a read then finds.
 fn count(db: &Database) -> usize {
     db.blocking_write(|tx| tx.execute_batch("CREATE TABLE late (x)")).expect("a write");
     let seen =
@@ -417,7 +418,7 @@ fn count(db: &Database) -> usize {
     seen.expect("a read").into_iter().filter(|seen| *seen).count()
 }
 
-/// As [`read_and_leave`], on the bare connection, which lends no statement.
+/// As [`read_and_leave`], on the bare connection, for which the session cannot take statements back.
 fn leak(conn: &rusqlite::Connection, sql: &str) -> rusqlite::Result<()> {
     std::mem::forget(conn.prepare_cached(sql)?);
     let mut leaked = conn.prepare(sql)?;
@@ -428,7 +429,7 @@ fn leak(conn: &rusqlite::Connection, sql: &str) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Whether this process is told to be one case; then it is run.
+/// If an environment variable names a case, runs that case in this process.
 pub(crate) fn child() {
     let Some(case) = std::env::var_os(CASE) else { return };
     let case = case.into_string().expect("two numbers");
@@ -461,7 +462,7 @@ fn a_case_of_its_own() {
     child();
 }
 
-/// A case that runs.
+/// A case that is running in a process of its own.
 struct Running {
     name: String,
     child: Child,
@@ -488,7 +489,7 @@ fn spawn(name: &str, case: &str) -> Running {
 }
 
 impl Running {
-    /// `None`: it went well.
+    /// Waits for the end of the process. `None`: the case went well; otherwise what the process said.
     fn end(self) -> Option<String> {
         let output = self.child.wait_with_output().expect("the child ends");
         let told = String::from_utf8_lossy(&output.stderr);
@@ -498,9 +499,9 @@ impl Running {
     }
 }
 
-/// Runs cases, a few at a time; fails with what each that fails has said.
+/// Runs cases, a few at a time. Fails with the output of each case that failed.
 fn run(cases: impl IntoIterator<Item = (usize, usize)>) {
-    /// They wait for the disk more than they work.
+    /// The number of cases that run at the same time. They wait for the disk more than they compute.
     const AT_ONCE: usize = 6;
     let mut running = std::collections::VecDeque::new();
     let mut failed = Vec::new();
@@ -534,7 +535,8 @@ fn a39_closing_a_database_with_a_full_text_index_frees_nothing_twice() {
     run([(module("fts5"), way("close"))]);
 }
 
-/// A surplus reader leaves after ten seconds without work: all modules at once, so that they wait together.
+/// A surplus reader ends after ten seconds without work. All modules run at the same time, so that the test waits only
+/// once.
 #[test]
 fn a39_a_surplus_reader_that_leaves_harms_no_module() {
     let leaves = way("a surplus reader that leaves");
@@ -551,18 +553,18 @@ fn a39_a_surplus_reader_that_leaves_harms_no_module() {
 fn a39_no_way_in_which_a_connection_ends_harms_a_module() {
     let leaves = way("a surplus reader that leaves");
     let ways = |_| (0..ENDINGS.len()).filter(move |way| *way != leaves);
-    // In the default form each module meets every other way, and each way every other module.
+    // The default form runs half of the cases: each module with every other way, and each way with every other module.
     let taken = |(module, way): &(usize, usize)| long() || (module + way).is_multiple_of(2);
     let cases = (0..MODULES.len()).flat_map(|module| ways(module).map(move |way| (module, way)));
     run(cases.filter(taken));
 }
 
-/// Uses memory of SQLite's wrongly: the sanitizer must see both.
+/// Makes a memory error in memory that SQLite has allocated. The sanitizer must detect it.
 #[cfg(asan)]
 #[expect(unsafe_code, reason = "a mistake on purpose")]
 fn make_mistake(mistake: &str) {
     use rusqlite::ffi::{sqlite3_free, sqlite3_malloc, sqlite3_stricmp};
-    // SAFETY: it is not: the sanitizer ends this process, which does nothing else.
+    // SAFETY: this is unsound on purpose. The sanitizer ends this process, which does nothing else.
     unsafe {
         let text = sqlite3_malloc(8);
         text.cast::<u8>().write(0);
@@ -579,12 +581,14 @@ fn make_mistake(mistake: &str) {
 fn the_sanitizer_sees_what_becomes_of_memory_in_sqlite() {
     for mistake in ["freed twice", "read when freed"] {
         let failure = spawn(mistake, &format!("mistake {mistake}")).end().expect("it is a mistake");
-        // SQLite reads the size of what it frees first.
+        // When SQLite frees memory twice, it first reads the size of the freed memory, so both errors are a use after
+        // free.
         assert!(failure.contains("AddressSanitizer: heap-use-after-free"), "{failure}");
     }
 }
 
-/// `PRAGMA module_list` names the modules; those of PRAGMAs differ in nothing but their text.
+/// `PRAGMA module_list` names all modules. The modules of PRAGMAs (`pragma_…`) are left out, because they differ only
+/// in the text of the PRAGMA.
 #[test]
 fn a39_every_module_of_the_bundled_sqlite_has_its_cases() {
     let conn = rusqlite::Connection::open_in_memory().expect("a connection");

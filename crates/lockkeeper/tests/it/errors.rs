@@ -1,5 +1,5 @@
-//! One test per kind of error, and what may be retried. `Unknown` needs a failing disk: see the
-//! tests of promise A7.
+//! A test for each kind of error, and which errors may be retried. The tests of promise A7 cover `Unknown`, which needs
+//! a failing disk.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ fn a28_call_passes_the_closures_own_error_through() {
         let sql = own.blocking_write(|tx| Ok(tx.execute("nonsense", [])?)).expect_err("it failed");
         assert_eq!(sql.into_call().ok(), Some(Own::Sql));
         assert_eq!(ids(db), []);
-        // With rusqlite's error, what SQLite said is printed.
+        // If the error type is rusqlite's, the message contains SQLite's message.
         let error = db.blocking_write(|tx| tx.execute("nonsense", [])).expect_err("it failed");
         assert!(error.to_string().contains("nonsense"), "{error}");
     });
@@ -113,7 +113,7 @@ fn a28_foreign_key_when_a_deferred_one_is_left_violated() {
 #[test]
 fn a28_disk_full_when_there_is_no_room_in_the_file() {
     for place in PLACES {
-        // The table of the tests has two pages.
+        // The table `t` and its schema take two pages of the file.
         let (_dir, db) = db_at(place, |builder| {
             builder.setup(|conn| conn.query_row("PRAGMA max_page_count = 4", [], |_| Ok(())))
         });
@@ -144,7 +144,7 @@ fn a28_corrupt_when_the_file_is_damaged() {
     db.blocking_close().expect("closes");
 }
 
-/// It is answered after the COMMIT; what happens meanwhile is not the reason of its failure.
+/// A call that failed is answered after the COMMIT. A deadline that passes in between is not the reason of the failure.
 #[test]
 fn a28_a_deadline_that_passes_after_a_call_has_failed_does_not_change_its_error() {
     const DEADLINE: Duration = Duration::from_secs(1);
@@ -152,13 +152,14 @@ fn a28_a_deadline_that_passes_after_a_call_has_failed_does_not_change_its_error(
         let held = HeldWriter::hold(db);
         let (release, released) = mpsc::channel::<()>();
         let mut first = db.write(|tx| insert(tx, 1));
-        // Fails on a row that is not stored yet, so its answer waits for the commit.
+        // This write fails because of a row that is not stored yet, so its answer waits for the COMMIT.
         let mut fails = db.write(|tx| insert(tx, 1)).deadline(DEADLINE);
         let mut holds = db.write_once(move |_| {
             let _ = released.recv();
             Ok(())
         });
-        // Waits behind: when its deadline has passed, so has that of the one that has failed.
+        // This write has the same deadline and waits in the queue. When it times out, the deadline of the failed write
+        // has passed too.
         let mut late = db.write(|_| Ok(())).deadline(DEADLINE);
         assert!(poll_once(&mut first).is_pending());
         assert!(poll_once(&mut fails).is_pending());
@@ -174,7 +175,7 @@ fn a28_a_deadline_that_passes_after_a_call_has_failed_does_not_change_its_error(
     });
 }
 
-/// Also when it was a nested one that lost it.
+/// A nested write loses the transaction and ignores that. The outer write gets the error as well.
 #[test]
 fn a28_rolled_back_when_a_nested_write_ignores_that_it_lost_the_transaction() {
     on_each_place(|db, place| {

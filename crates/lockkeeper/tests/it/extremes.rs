@@ -1,6 +1,6 @@
-//! Every setting works at 0, 1 and its maximum, or is refused with the range that it has (promise A46).
+//! Every setting works at 0, 1 and its maximum, or is refused with an error that names its range (promise A46).
 //!
-//! The settings are read from the sources: a new one without a case here fails the test.
+//! The names of the settings are read from the source code, so a new setting without a case fails the test.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ fn cases() -> Vec<Case> {
         .flat_map(|calls| DURATIONS.map(|time| (calls, time)))
         .flat_map(|(calls, time)| BYTES.map(|bytes| (calls, time, bytes)));
     vec![
-        // Their other values leave nothing to write: `opening.rs`.
+        // With the other values of these three settings nothing can be written; `opening.rs` tests them.
         case("create_if_missing", [true], Builder::create_if_missing),
         case("read_only", [false], Builder::read_only),
         case("immutable", [false], Builder::immutable),
@@ -82,7 +82,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// The methods of `text` that take a builder and give it back, or that set something.
+/// The names of the public methods in `text` that take and return `Self`, or that begin with `set_`.
 fn settings(text: &str) -> Vec<&str> {
     let methods = text.split("pub fn ").skip(1).filter_map(|rest| {
         let (name, rest) = rest.split_once('(')?;
@@ -104,7 +104,7 @@ fn a46_every_setting_of_the_builder_has_a_case() {
     assert_eq!(known, Vec::<&str>::new(), "settings without a case");
 }
 
-/// A write, a read, a snapshot, a feed, and the close.
+/// A write, reads, a snapshot, the change feed, and an exclusive call.
 fn use_it(db: &Database) -> Result<(), Error> {
     let mut changes = db.changes();
     db.blocking_write(|tx| tx.execute_batch(TABLE))?;
@@ -119,7 +119,7 @@ fn use_it(db: &Database) -> Result<(), Error> {
     assert_eq!(block_on(db.read(last).short())?, 19);
     match block_on(db.snapshot()).and_then(|snapshot| snapshot.blocking_read(last)) {
         Ok(last) => assert_eq!(last, 19),
-        // None may be held, or not for long.
+        // With an extreme setting no snapshot may be held, or only for a short time.
         Err(error) => {
             let kind = error.kind();
             let expected = [ErrorKind::TooManySnapshots, ErrorKind::SnapshotExpired];
@@ -157,7 +157,7 @@ fn a46_every_setting_works_at_its_extremes_or_says_its_range() {
     });
 }
 
-/// A cache of any size is one: SQLite takes a number that it cannot hold for none.
+/// SQLite reads a number that is too large as 0, which would mean no cache. So the setting is clamped.
 #[test]
 fn a46_a_page_cache_of_the_greatest_size_is_not_none() {
     for (bytes, expected) in [(1, -1), (usize::MAX, -i64::from(i32::MAX))] {
@@ -168,7 +168,7 @@ fn a46_a_page_cache_of_the_greatest_size_is_not_none() {
     }
 }
 
-/// The choices of each kind of call, and where they are made.
+/// The settings of each kind of call, with the source file that defines them.
 const OF_CALLS: [(&str, &[&str]); 6] = [
     (include_str!("../../src/client/write.rs"), &["deadline"]),
     (include_str!("../../src/client/read.rs"), &["deadline", "short"]),
@@ -185,7 +185,7 @@ fn a46_every_choice_of_a_call_has_a_case() {
     }
 }
 
-/// Either it is done, or it ran out of the time that it was given.
+/// The call has succeeded, or it has used up the time that it was given.
 fn done_or_late<T: std::fmt::Debug>(result: Result<T, Error>, patience: Duration, what: &str) {
     match result {
         Ok(_) => {}

@@ -1,4 +1,4 @@
-//! Whose turn it is, and what happens when there is no room.
+//! Which client is served next, and what happens when a queue is full.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use crate::support::{
     on_each_place, poll_once, within, within_each,
 };
 
-/// Keeps the processor for `time`, as a call that does some work.
+/// Keeps the processor busy for `time`, as a call that computes does.
 fn work(time: Duration) {
     let began = Instant::now();
     while began.elapsed() < time {}
@@ -56,7 +56,8 @@ fn a12_a_greedy_client_delays_anothers_call_by_one_batch() {
             let mut writes: Vec<_> =
                 (0..n).map(|id| greedy.write(move |tx| insert(tx, id))).collect();
             writes.iter_mut().for_each(|write| assert!(poll_once(write).is_pending()));
-            // Asked from inside a greedy call: by then the backlog is being worked off.
+            // The single call is made from inside a call, so that it comes while the writer works on the greedy
+            // backlog.
             let asked = Arc::new(Mutex::new(None));
             let mut asking = {
                 let (asked, committed) = (Arc::clone(&asked), committed.clone());
@@ -66,7 +67,8 @@ fn a12_a_greedy_client_delays_anothers_call_by_one_batch() {
                         let committed = committed.clone();
                         Box::pin(polite.write(move |_| Ok(committed.now())))
                     };
-                    // From another thread: a call may not wait for a call.
+                    // The call is polled on another thread, because a call must not wait for another call of its
+                    // database.
                     std::thread::scope(|scope| {
                         scope.spawn(|| assert!(poll_once(&mut single).is_pending()));
                     });
@@ -81,8 +83,8 @@ fn a12_a_greedy_client_delays_anothers_call_by_one_batch() {
             let served = block_on(single).expect("the polite call");
             writes.into_iter().for_each(|write| block_on(write).expect("a greedy write"));
             println!("weight {weight}: asked at commit {before}, served at {served} of {n}");
-            // The batch that was running when it was asked, and the one after it at most, each of
-            // at most 1,024 calls.
+            // The single call waits for the batch that ran when it was made, and for one more at most. Each has at most
+            // 1,024 calls.
             assert!(served - before <= 2 * 1_024, "{before} {served}");
             assert!(served < n / 2, "served among the last");
             db.blocking_close().expect("closes");
@@ -138,7 +140,7 @@ fn a12_low_priority_is_served_within_nine_batches() {
             low_writes.into_iter().map(|write| block_on(write).expect("a low write")).collect();
         high.into_iter().for_each(|write| block_on(write).expect("a high write"));
         println!("low calls ran when {served:?} of 2,000 high calls were committed");
-        // Nine batches of eight calls each.
+        // Between two low-priority calls there are at most nine batches of eight calls each.
         let mut before = -1;
         for at in served {
             assert!(at - before <= 9 * 8, "{before} {at}");
@@ -157,17 +159,18 @@ fn charged<const N: usize>(db: &lockkeeper::Database, names: [&str; N]) -> [Dura
     })
 }
 
-/// Shares are reckoned by the time that calls were charged, whatever they were held up by: what a
-/// lane got ahead of another is one call and its turns. Reads the same clock as the queue does.
+/// The clients' shares are compared by the running time that was charged, which includes interruptions by other
+/// programs. A lane can be ahead of another by one call and its turns. The figures come from the clock that the queue
+/// itself uses.
 #[test]
 fn a12_eight_clients_that_ask_alike_are_served_alike() {
     const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
-    /// Two turns of a lane, and what one call costs around its closure.
+    /// The time of two turns of a lane, and the time that a call takes around its closure.
     const SLACK: Duration = Duration::from_micros(500);
     within_each(HANG, move |place| {
         let (_dir, db) = db_at(place, |builder| builder.queue_capacity(10_000));
         let held = HeldWriter::hold(&db);
-        // After each call: what all had been charged before it.
+        // For each call, what each client had been charged when the call ran.
         let seen = Arc::new(Mutex::new(Vec::new()));
         let mut writes = Vec::new();
         for name in NAMES {
@@ -186,7 +189,7 @@ fn a12_eight_clients_that_ask_alike_are_served_alike() {
         held.release();
         writes.into_iter().for_each(|write| block_on(write).expect("a write"));
         let seen = seen.lock().expect("no panic");
-        // Until here nobody can have run out of calls.
+        // Each client has 500 calls, so during the first 500 calls no client can have run out of calls.
         let seen = &seen[..500];
         let longest = seen
             .windows(2)
@@ -202,9 +205,9 @@ fn a12_eight_clients_that_ask_alike_are_served_alike() {
     });
 }
 
-/// So heavy that a lost time slice, which the lane pays for, does not hide it: a few hundredths of
-/// the calls are the light one's, and half of them without weights. That the shares are exact is
-/// shown without a clock, by the tests of the lanes.
+/// The weight is so large that a lost time slice, which is charged to the lane that runs, does not hide the effect:
+/// only a few hundredths of the calls are those of the light client; without weights it would be half. The unit tests
+/// of the lanes show without a clock that the shares are exact.
 #[test]
 fn a12_weights_share_the_running_time() {
     within_each(HANG, move |place| {
@@ -266,7 +269,7 @@ fn a13_ten_thousand_producers_pass_through_a_queue_of_256() {
         }));
         let seen = worker.blocking_call(std::mem::take).expect("a call");
         assert_eq!(seen.len(), 10_000 * rounds, "lost or doubled");
-        // Those that waited for room were served in the order in which they came.
+        // Calls that waited for room were served in the order in which they came.
         let first: Vec<_> = seen.iter().filter(|(round, _)| *round == 0).collect();
         assert!(first.is_sorted());
         worker.blocking_close().expect("closes");
@@ -303,13 +306,13 @@ fn a13_try_hands_the_call_back_when_there_is_no_room() {
         let Ok(two) = db.try_write(write(2)) else { panic!("there is room") };
         let refused = db.try_write(write(3)).expect_err("there is no room");
         assert_eq!(refused.reason, RefusedReason::Full);
-        // Another client has a share of its own.
+        // Each client has a share of its own.
         let Ok(other) = db.client("other").try_write(write(4)) else { panic!("there is room") };
         held.release();
         block_on(one).expect("a write");
         block_on(two).expect("a write");
         block_on(other).expect("a write");
-        // What was handed back is whole and can be submitted again.
+        // The refused closure was returned unchanged and can be submitted again.
         db.blocking_write(refused.call).expect("a write");
         assert_eq!(ids(&db), [1, 2, 3, 4]);
         db.blocking_close().expect("closes");
@@ -351,7 +354,8 @@ fn a13_a_deadline_ends_the_wait_for_room() {
     worker.blocking_close().expect("closes");
 }
 
-/// Canceling calls that wait for room, or that make room, loses nobody's turn.
+/// Canceling calls that wait for room, or calls whose places others wait for, does not make any other call lose its
+/// turn.
 #[test]
 fn a13_cancels_among_waiting_calls_lose_no_turn() {
     on_each_place(|db, place| {
@@ -369,7 +373,7 @@ fn a13_cancels_among_waiting_calls_lose_no_turn() {
         for write in writes.iter_mut().flatten() {
             assert!(poll_once(write).is_pending());
         }
-        // Two of three leave, in an order that meets both parts of the lane.
+        // Cancels two of three calls, from the last to the first, so that calls in both parts of the lane are canceled.
         for n in (0..3_000).rev().filter(|n| n % 3 != 0) {
             writes[n] = None;
         }
@@ -381,9 +385,7 @@ fn a13_cancels_among_waiting_calls_lose_no_turn() {
     });
 }
 
-/// The rule itself is tested on virtual time beside it; here, that a call which is shed never runs, is
-/// told why, and that the queue recovers.
-/// The answer of a call that is made again while the queue is overloaded.
+/// The answer of a call that is made again as long as the queue is overloaded.
 fn accepted<T>(call: impl Fn() -> Result<T, lockkeeper::Error>) -> T {
     loop {
         match call() {
@@ -393,6 +395,8 @@ fn accepted<T>(call: impl Fn() -> Result<T, lockkeeper::Error>) -> T {
     }
 }
 
+/// A call that is shed never runs and gets the reason, and the queue recovers. The queue's unit tests test the rule
+/// itself in virtual time.
 #[test]
 fn b05_an_overloaded_queue_refuses_what_waited_too_long_and_recovers() {
     const TARGET: Duration = Duration::from_millis(2);
@@ -400,7 +404,8 @@ fn b05_an_overloaded_queue_refuses_what_waited_too_long_and_recovers() {
         let (_dir, db) = db_at(place, |builder| builder.shed_after(TARGET));
         let held = HeldWriter::hold(&db);
         let ran = Arc::new(AtomicUsize::new(0));
-        // Each takes half the target: long before the last one, all have waited for ten targets.
+        // Each call takes half the target. Long before the last one, all calls have waited longer than the target for
+        // ten targets.
         let mut writes: Vec<_> = (0..100)
             .map(|id| {
                 let ran = Arc::clone(&ran);
@@ -425,8 +430,8 @@ fn b05_an_overloaded_queue_refuses_what_waited_too_long_and_recovers() {
         }
         assert!(shed > 0, "100 calls waited for up to 50 targets");
         assert_eq!(ran.load(Ordering::Relaxed), stored.len(), "a call that was shed ran");
-        // Nothing waits any more: an interval later at the latest everything is accepted. A machine
-        // that is slow to wake a worker may cost a try.
+        // Nothing waits any more, so calls are accepted again within an interval. If the machine is slow to wake a
+        // worker, a call may be refused before that, so `accepted` tries again.
         let id = 1_000;
         accepted(|| db.blocking_write(move |tx| insert(tx, id)));
         stored.push(id);

@@ -1,4 +1,4 @@
-//! Disks that fail, fill up, and lose their power, at every point of a batch.
+//! Disks that fail, fill up or lose their power, at every operation of a batch.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,12 +15,12 @@ const SCHEMA: &str = "CREATE TABLE part (
         call INTEGER NOT NULL, n INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (call, n)
     ) STRICT";
 
-/// Rows of each call, over two statements.
+/// The rows of each call, which two statements insert.
 const PARTS: i64 = 4;
 const BATCH: i64 = 20;
-/// This call of the batch fails by itself, after it has written.
+/// The call with this number fails by itself after it has written.
 const FAILS: i64 = 7;
-/// This call only reads, and returns which calls it saw.
+/// The call with this number only reads. It returns the numbers of the calls whose rows it sees.
 const READS: i64 = 13;
 
 fn write_parts(tx: &Transaction, call: i64) -> rusqlite::Result<Vec<i64>> {
@@ -40,7 +40,7 @@ fn calls_seen(tx: &lockkeeper::Snapshot) -> rusqlite::Result<Vec<i64>> {
 
 type Answer = Result<Vec<i64>, ErrorKind>;
 
-/// Runs 20 calls in one batch, numbered from `first`; returns what each was told.
+/// Runs 20 calls in one batch, numbered from `first`. Returns the answers.
 fn run_batch(db: &Database, first: i64, before_release: impl FnOnce()) -> Vec<Answer> {
     let (begun, has_begun) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
@@ -87,7 +87,7 @@ fn run_batch(db: &Database, first: i64, before_release: impl FnOnce()) -> Vec<An
     answers
 }
 
-/// Opens the file in `dir` as another program would; returns the parts of each call.
+/// Opens the file in `dir` as another program would. Returns the number of rows of each call.
 fn stored(dir: &Path) -> BTreeMap<i64, i64> {
     let conn = Connection::open(dir.join("test.db")).expect("the file opens");
     let check: String =
@@ -99,7 +99,7 @@ fn stored(dir: &Path) -> BTreeMap<i64, i64> {
     rows.collect::<rusqlite::Result<_>>().expect("rows")
 }
 
-/// Every answer must be true of what is stored.
+/// Checks that every answer agrees with what is stored.
 fn check(first: i64, answers: &[Answer], stored: &BTreeMap<i64, i64>, what: &str) {
     let mut unknown = false;
     for (index, answer) in answers.iter().enumerate() {
@@ -139,14 +139,14 @@ const MODES: [Mode; 6] = [
     Mode { code: ffi::SQLITE_FULL, goes_on: true, torn: false },
 ];
 
-/// One batch whose `nth` operation fails; false: it has fewer operations.
+/// Runs one batch whose `nth` disk operation fails. `false`: the batch has fewer operations.
 fn one_fault(mode: Mode, nth: u64, told: &mut BTreeMap<String, usize>) -> bool {
     let dir = Dir::new();
     let plan = Plan::of(dir.path());
     let db = Database::builder(dir.file("test.db"))
         .vfs(fault_vfs::NAME)
         .readers(1)
-        // Small, so that pages are written to the WAL before the commit, too.
+        // The cache is so small that SQLite writes pages to the WAL before the COMMIT, too.
         .page_cache_bytes(16 << 10)
         .checkpoint_wal_bytes(64 << 10)
         .batch_max(1024, Duration::from_secs(60), u64::MAX)
@@ -167,12 +167,12 @@ fn one_fault(mode: Mode, nth: u64, told: &mut BTreeMap<String, usize>) -> bool {
         };
         *told.entry(kind).or_default() += 1;
     }
-    // A kill at this moment would leave this.
+    // Compares the answers with what a kill at this moment would leave.
     let killed = Dir::new();
     plan.restore_after_kill(killed.path());
     check(100, &answers, &stored(killed.path()), &what("after a kill"));
 
-    // The disk is well again: so must be the database.
+    // The disk works again, so the database must work again.
     let later = run_batch(&db, 200, || ());
     for (index, answer) in later.iter().enumerate() {
         match index as i64 {
@@ -207,8 +207,8 @@ fn a07_whichever_disk_operation_of_a_batch_fails_every_answer_is_true() {
     });
 }
 
-/// After a fault: a process killed now would leave what was answered, `later` writes succeed, and
-/// after closing everything is there.
+/// Checks after a fault that a kill would leave the answered writes, that the writes `later` succeed, and that after a
+/// close everything is stored.
 fn check_afterwards(
     (mode, nth): (Mode, u64),
     dir: &Dir,
@@ -229,8 +229,8 @@ fn check_afterwards(
     check(200, &later, &stored, &what("after closing"));
 }
 
-/// Writes one after another, each followed by a checkpoint, of which the `nth` operation fails;
-/// false: there are fewer.
+/// Makes four writes, each followed by a checkpoint, while the `nth` disk operation fails. `false`: there are fewer
+/// operations.
 fn one_checkpoint_fault(mode: Mode, nth: u64) -> bool {
     let dir = Dir::new();
     let plan = Plan::of(dir.path());
@@ -241,7 +241,7 @@ fn one_checkpoint_fault(mode: Mode, nth: u64) -> bool {
         .blocking_open()
         .expect("the database opens");
     db.blocking_write(|tx| tx.execute_batch(SCHEMA)).expect("the table is made");
-    // Behind the checkpoint that follows it.
+    // This write begins after the checkpoint that follows the write before.
     db.blocking_write(|_| Ok(())).expect("the writer goes on");
     let Mode { code, goes_on, torn } = mode;
     plan.arm(Some(Fault { nth, goes_on, torn, code }));
@@ -272,8 +272,8 @@ fn a07_a_checkpoint_that_fails_at_any_operation_loses_nothing() {
     });
 }
 
-/// Writes so much that the WAL is copied beside the writer, while the `nth` operation fails; false:
-/// there are fewer.
+/// Writes so much that the copier copies the WAL beside the writer, while the `nth` disk operation fails. `false`:
+/// there are fewer operations.
 fn one_copy_fault(mode: Mode, nth: u64) -> bool {
     let dir = Dir::new();
     let plan = Plan::of(dir.path());
@@ -284,7 +284,7 @@ fn one_copy_fault(mode: Mode, nth: u64) -> bool {
         .blocking_open()
         .expect("the database opens");
     db.blocking_write(|tx| tx.execute_batch(SCHEMA)).expect("the table is made");
-    // Waits for the end of a copy.
+    // An exclusive call waits until no copy is under way.
     let settle = || db.blocking_exclusive(|_| Ok(()));
     let write = |call: i64| {
         let answer = db.blocking_write(move |tx| {
@@ -325,7 +325,8 @@ fn a07_a_copy_beside_the_writer_that_fails_at_any_operation_loses_nothing() {
     });
 }
 
-/// Many clients write while the power fails at the `nth` operation; counts the copies beside the writer.
+/// Several clients write until the power fails at the `nth` disk operation. Adds the number of copies beside the writer
+/// to `copies`.
 fn one_power_failure(nth: u64, seed: u64, copies: &mut u64) -> usize {
     let dir = Dir::new();
     let plan = Plan::of(dir.path());
@@ -333,7 +334,7 @@ fn one_power_failure(nth: u64, seed: u64, copies: &mut u64) -> usize {
         .vfs(fault_vfs::NAME)
         .readers(1)
         .page_cache_bytes(32 << 10)
-        // The second is copied back beside the writer.
+        // With the larger size, the copier copies the WAL back beside the writer.
         .checkpoint_wal_bytes(if seed.is_multiple_of(2) { 64 << 10 } else { 300 << 10 })
         .blocking_open()
         .expect("the database opens");
@@ -345,7 +346,7 @@ fn one_power_failure(nth: u64, seed: u64, copies: &mut u64) -> usize {
                 let (db, plan) = (&db, &plan);
                 scope.spawn(move || {
                     let mut acked = Vec::new();
-                    // Numbers that end in 00: none of them is to fail.
+                    // The numbers end in 00, so that no call is one that fails or only reads.
                     let mut call = client * 1_000_000;
                     while !plan.is_cut() {
                         call += 100;
@@ -421,7 +422,7 @@ fn a06_a_full_disk_fails_the_call_that_needs_room_and_no_other() {
     });
 }
 
-/// Opening a new file writes its first page.
+/// The first page of a new file is written when the database is opened.
 #[test]
 fn a06_a_disk_that_is_full_when_a_file_is_made_is_told_as_that() {
     within(HANG, || {

@@ -1,4 +1,4 @@
-//! What subscribers are told of commits, and what queries that follow them deliver.
+//! What the change feed tells its subscribers, and what live queries deliver.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -19,13 +19,14 @@ fn a27_the_feed_of_random_batches_is_the_difference_of_the_tables() {
         let db = dir.builder(Place::File).blocking_open().expect("opens");
         let told = follow(&db, batches).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(told.batches, batches);
-        // Rows are indeed named where they can be.
+        // Rows must be named where SQLite reports them.
         assert!(told.rows > 10 && told.tables > 5, "{told:?}");
         db.blocking_close().expect("closes");
     });
 }
 
-/// What one call is reported as: `table` alone, or `table +1 ~2 -3`; `?`: anything.
+/// What the feed reports for one call, a line for each table: the table's name alone, or with its rows (`+1 ~2 -3`).
+/// `?`: anything may have changed.
 fn told(db: &Client, sql: &'static str) -> Vec<String> {
     let mut changes = db.changes();
     db.blocking_write(move |tx| tx.execute_batch(sql)).expect("it runs");
@@ -211,11 +212,11 @@ fn a27_a_commit_of_another_process_is_noticed_idle_or_busy() {
         let mut changes = db.changes();
         let other = rusqlite::Connection::open(dir.file("test.db")).expect("another program");
         other.execute_batch("INSERT INTO t VALUES (1, 1)").expect("its write");
-        // Nothing is written here: the writer looks by itself.
+        // This database writes nothing, so the writer checks by itself for commits of other processes.
         assert!(matches!(changes.blocking_next(), Some(Change::Unknown { .. })));
         other.execute_batch("INSERT INTO t VALUES (2, 2)").expect("its write");
         db.blocking_write(|tx| insert(tx, 3)).expect("stored");
-        // In order: what the write saw comes before it.
+        // The other process's commit comes first, because the write saw it.
         assert!(matches!(changes.blocking_next(), Some(Change::Unknown { .. })));
         assert!(matches!(changes.blocking_next(), Some(Change::Commit(_))));
         assert!(changes.try_next().is_none());
@@ -239,7 +240,7 @@ fn b04_a_watch_tells_of_its_tables_only_and_once() {
     });
 }
 
-/// A query that counts the rows of `t`, its own runs, and waits for a signal in each if asked to.
+/// A live query that returns the number of rows of `t` and counts its runs. With a gate, each run waits for a signal.
 fn counting(
     db: &Database,
     runs: &Arc<AtomicUsize>,
@@ -265,7 +266,7 @@ fn b04_a_burst_of_commits_costs_a_live_query_two_runs_and_ends_with_the_last_sta
         let mut live = counting(&db, &runs, Some(std::sync::Mutex::new(gate)));
         open.send(()).expect("a listener");
         assert_eq!(block_on(live.next()).expect("open").expect("counted"), 0);
-        // The first commit starts a run; the others come while it is under way.
+        // The first commit starts a run. The other commits come during that run.
         db.blocking_write(|tx| insert(tx, 0)).expect("stored");
         {
             let mut next = std::pin::pin!(live.next());
@@ -304,7 +305,7 @@ fn b04_a_live_query_starts_with_the_present_state_and_ends_with_the_database() {
             }
             assert_eq!(live.blocking_next().expect("open").expect("counted"), 20);
             assert_eq!(runs.load(Ordering::SeqCst), 2, "a burst that nobody watched is one run");
-            // An error is told, and the query goes on.
+            // The query returns the error and goes on.
             db.blocking_write(|tx| tx.execute_batch("ALTER TABLE t RENAME TO gone"))
                 .expect("renamed");
             assert!(live.blocking_next().expect("open").is_err());

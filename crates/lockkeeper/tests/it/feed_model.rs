@@ -1,5 +1,5 @@
-//! Random batches, and whether the feed tells of each what became of the tables. A file of its own, because
-//! the bench `day_two` counts with it too.
+//! Random batches, and a check that the feed tells what has changed in the tables. This is a file of its own, because
+//! the bench `day_two` uses it too.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::held::HeldWriter;
 
-/// Tables of every kind that SQLite's own hook is silent about in one way or another.
+/// Tables of each kind for which SQLite's update hook misses something.
 pub(crate) const SCHEMA: &str = "
     CREATE TABLE plain (id INTEGER PRIMARY KEY, u INTEGER UNIQUE, v INTEGER);
     CREATE TABLE audited (id INTEGER PRIMARY KEY, u INTEGER UNIQUE, v INTEGER);
@@ -31,7 +31,8 @@ pub(crate) const SCHEMA: &str = "
 
 const TABLES: [&str; 7] = ["plain", "audited", "audit", "keyed", "own_conflict", "parent", "child"];
 
-/// A statement; `?1`, `?2`: small numbers, so that conflicts are common; `?3`: a value never used.
+/// Statements. `?1` and `?2` are small numbers, so that conflicts are frequent; `?3` is a value that was never used
+/// before.
 const STATEMENTS: [&str; 24] = [
     "INSERT INTO plain VALUES (?1, ?2, ?3)",
     "INSERT OR REPLACE INTO plain VALUES (?1, ?2, ?3)",
@@ -64,7 +65,7 @@ const STATEMENTS: [&str; 24] = [
 enum How {
     /// To its end, by `execute`.
     Execute,
-    /// With `RETURNING`, and only the first row is fetched.
+    /// With `RETURNING`; only the first row is fetched.
     FirstRow,
     /// In a savepoint that is undone.
     Undone,
@@ -118,7 +119,7 @@ fn run_step(tx: &Transaction, step: &Step, fresh: i64) -> rusqlite::Result<()> {
 fn run_call(tx: &Transaction, call: &Call, fresh: &AtomicUsize) -> rusqlite::Result<()> {
     for step in &call.steps {
         let fresh = 100 * fresh.fetch_add(1, Ordering::SeqCst) as i64 + 100;
-        // What fails is forgiven: the call goes on and is stored.
+        // If a statement fails, the call goes on.
         match step.how {
             How::Undone => {
                 let undone: rusqlite::Result<()> = tx.savepoint(|tx| {
@@ -137,7 +138,7 @@ fn run_call(tx: &Transaction, call: &Call, fresh: &AtomicUsize) -> rusqlite::Res
     }
 }
 
-/// Rows of one table by id, with all their values.
+/// The rows of one table by id, with all their values.
 type Rows = BTreeMap<i64, Vec<Option<i64>>>;
 
 fn rows(db: &Client, table: &'static str) -> Rows {
@@ -156,7 +157,7 @@ fn state(db: &Client) -> BTreeMap<&'static str, Rows> {
     TABLES.into_iter().map(|table| (table, rows(db, table))).collect()
 }
 
-/// Compares what the feed says of a batch with what became of the tables.
+/// Compares what the feed tells of a batch with the difference between the tables before and after it.
 fn check(
     before: &BTreeMap<&'static str, Rows>,
     after: &BTreeMap<&'static str, Rows>,
@@ -181,7 +182,7 @@ fn check(
         if told.iter().any(|change| change.rows().is_none()) {
             continue;
         }
-        // Every row by row: the events must lead from the one state to the other.
+        // All changes name rows, so applying them in order must lead from the old rows to the new ones.
         let mut present: BTreeMap<i64, bool> = before.keys().map(|id| (*id, true)).collect();
         let mut last = BTreeMap::new();
         for row in told.iter().flat_map(|change| change.rows().unwrap_or_default()) {
@@ -193,7 +194,7 @@ fn check(
         let ids: Vec<_> = after.keys().collect();
         prop_assert_eq!(present.keys().collect::<Vec<_>>(), ids, "{}: {:?}", table, told);
         for (id, values) in after {
-            // Values are never used twice, so whatever was touched differs.
+            // A value is never used twice, so each row that was written differs from before.
             let differs = before.get(id) != Some(values);
             prop_assert_eq!(differs, last.contains_key(id), "{} {}: {:?}", table, id, told);
         }
@@ -201,17 +202,18 @@ fn check(
     Ok(())
 }
 
-/// What was compared.
+/// The result of [`follow`].
 #[derive(Debug)]
 pub(crate) struct Told {
     pub(crate) batches: u32,
-    /// Of statements that were run once more: rows that were named, and tables named alone.
+    /// How many rows were named when the statements ran once more at the end. `tables`: how many tables were reported
+    /// without rows then.
     pub(crate) rows: usize,
     pub(crate) tables: usize,
 }
 
-/// Runs so many random batches on a database without tables and compares what the feed says of each with the
-/// difference of the tables before and after; an error at the first that differs.
+/// Runs random batches and compares what the feed tells of each with the difference of the tables before and after it.
+/// The database must have no tables. The error describes the first difference.
 pub(crate) fn follow(db: &Database, batches: u32) -> Result<Told, String> {
     db.blocking_write(|tx| {
         tx.execute_batch(SCHEMA)?;
@@ -252,7 +254,7 @@ pub(crate) fn follow(db: &Database, batches: u32) -> Result<Told, String> {
         })
         .map_err(|error| error.to_string())?;
     drop(changes);
-    // The same statements, once more, to see that rows are indeed named where they can be.
+    // Runs the statements once more, to count how often rows are named.
     let mut told = Told { batches: compared.get(), rows: 0, tables: 0 };
     let mut changes = db.changes();
     for sql in STATEMENTS.iter().take(20) {

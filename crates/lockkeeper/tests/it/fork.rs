@@ -1,4 +1,4 @@
-//! Use after fork: SQLite's connections must not cross it.
+//! Use after a fork: SQLite's connections must not be used in the child.
 #![cfg(unix)]
 #![expect(unsafe_code, reason = "fork and waitpid")]
 
@@ -9,7 +9,7 @@ use lockkeeper::{Database, ErrorKind, HeldSnapshot, RefusedReason};
 
 use crate::support::{block_on, file_db, ids, insert, kind};
 
-/// What the child checks; it must not panic, so it answers with a number.
+/// The checks in the child. Returns 0, or the number of the check that failed; it must not panic.
 fn in_child(db: Database, snapshot: HeldSnapshot, file: &Path, other_file: &Path) -> i32 {
     let forked = |kind: ErrorKind| kind == ErrorKind::Forked;
     let checks = [
@@ -21,7 +21,7 @@ fn in_child(db: Database, snapshot: HeldSnapshot, file: &Path, other_file: &Path
         forked(kind(snapshot.blocking_read(|_| Ok(())))),
         db.try_write(|_| Ok(())).is_err_and(|refused| refused.reason == RefusedReason::Forked),
         forked(kind(db.blocking_close())),
-        // SQLite's list of open files was copied: it would believe to hold the parent's locks.
+        // SQLite's list of open files was copied, so in the child SQLite would take the parent's locks for its own.
         forked(kind(Database::blocking_open(file))),
         Database::blocking_open(other_file).is_ok(),
     ];
@@ -33,15 +33,15 @@ fn in_child(db: Database, snapshot: HeldSnapshot, file: &Path, other_file: &Path
     }
 }
 
-/// Runs `check` in a forked child, which answers with the number of the check that failed. A child
-/// that hangs is killed by its alarm.
+/// Runs `check` in a forked child, whose exit status is the number of the check that failed; 0: none. An alarm kills a
+/// child that hangs.
 pub(crate) fn in_a_fork(check: impl FnOnce() -> i32) {
-    // SAFETY: the child runs no other test and ends by `_exit`, so it unwinds into nothing. It
-    // allocates, which the C library allows after a fork.
+    // SAFETY: the child runs no other test and ends by `_exit`, so no panic can unwind out of it. It allocates memory,
+    // which the C library allows after a fork.
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "no child");
     if child == 0 {
-        // SAFETY: the alarm ends this process alone, `_exit` does so without the parent's exit
+        // SAFETY: the alarm concerns this process alone, and `_exit` ends it without running the parent's exit
         // handlers.
         unsafe {
             libc::alarm(60);
@@ -50,7 +50,7 @@ pub(crate) fn in_a_fork(check: impl FnOnce() -> i32) {
     }
     drop(check);
     let mut status = 0;
-    // SAFETY: the status is a valid place to write to, the child is ours.
+    // SAFETY: the status is a valid place to write to, and the child is a child of this process.
     let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
     assert_eq!(waited, child);
     assert!(libc::WIFEXITED(status), "the child died or hung: {status}");
@@ -68,7 +68,7 @@ fn a37_use_after_fork_is_refused_and_harms_nothing() {
     let snapshot = block_on(db.snapshot()).expect("a snapshot");
     let (for_child, childs_snapshot) = (db.clone(), snapshot.clone());
     in_a_fork(|| in_child(for_child, childs_snapshot, &file, &other_file));
-    // The parent goes on, on whole connections.
+    // The parent's connections still work.
     assert_eq!(snapshot.blocking_read(|s| s.table_exists(None, "t")).ok(), Some(true));
     db.blocking_write(|tx| insert(tx, 2)).expect("a write");
     assert_eq!(ids(&db), [1, 2]);

@@ -1,4 +1,4 @@
-//! One instance per file and process, and nobody but SQLite opens the file.
+//! One instance per file and process, and only SQLite opens the file.
 #![cfg(unix)]
 
 use std::os::unix::fs::symlink;
@@ -9,13 +9,13 @@ use lockkeeper::{Builder, Database, ErrorKind};
 
 use crate::support::{Dir, HANG, TABLE, block_on, ids, insert, kind, within};
 
-/// That `path` cannot be opened, because of the file opened as `first`.
+/// Checks that `path` cannot be opened, because the file is open as `first`.
 fn refused(path: &Path, first: &Path) {
     let error = Database::blocking_open(path).expect_err("a second instance");
     assert_eq!(error.kind(), ErrorKind::AlreadyOpen, "{error}");
     let said = error.to_string();
     assert!(said.contains(&first.display().to_string()), "{said} names {}", first.display());
-    // The place of the first open, so that it is found.
+    // The error names the place in the program where the file was opened.
     assert!(said.contains("guards.rs:"), "{said}");
 }
 
@@ -25,7 +25,7 @@ fn a36_a_second_instance_is_refused_and_told_of_the_first() {
         let dir = Dir::new();
         let file = dir.file("app.db");
         let (link, hard, inside) = (dir.file("link.db"), dir.file("hard.db"), dir.file("inside"));
-        // A link to what is not there yet.
+        // The link's target does not exist yet.
         symlink("app.db", &link).expect("a link");
         std::fs::create_dir(&inside).expect("a directory");
         symlink(dir.path(), inside.join("up")).expect("a link");
@@ -38,7 +38,7 @@ fn a36_a_second_instance_is_refused_and_told_of_the_first() {
             refused(path, &link);
         }
         assert_eq!(kind(block_on(Database::open(&file))), ErrorKind::AlreadyOpen);
-        // The first one is not harmed, and neither is another file.
+        // The refusals harm neither the first instance nor another file.
         db.blocking_write(|tx| insert(tx, 1)).expect("a write");
         Database::blocking_open(dir.file("other.db")).expect("opens").blocking_close().expect("ok");
         db.blocking_close().expect("closes");
@@ -63,7 +63,7 @@ fn a36_a_file_whose_last_handle_went_is_waited_for() {
             .expect("a write");
             drop(db);
         }
-        // While an accepted call runs, the file is still in use.
+        // The file stays in use while an accepted call runs.
         let db = Database::blocking_open(&file).expect("opens");
         let (release, released) = mpsc::channel::<()>();
         let (begun, has_begun) = mpsc::channel();
@@ -83,7 +83,7 @@ fn a36_a_file_whose_last_handle_went_is_waited_for() {
             let opened = Database::builder(&file).busy_timeout(patience).blocking_open();
             let error = opened.expect_err("still in use");
             tries += 1;
-            // The close may not have begun.
+            // Until the close has begun, the error is another one.
             if error.to_string().contains("being closed") || tries > 1000 {
                 break error;
             }
@@ -127,7 +127,7 @@ fn a36_of_many_openers_of_a_new_file_one_gets_it() {
     });
 }
 
-/// Every open of a file below a directory, as the kernel sees it (inotify(7)).
+/// Counts how often files in a directory are opened, as the kernel reports it (inotify(7)).
 #[cfg(target_os = "linux")]
 mod kernel {
     use std::mem::MaybeUninit;
@@ -141,13 +141,14 @@ mod kernel {
     impl Opens {
         pub(super) fn watch(dir: &Path) -> Self {
             let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).expect("inotify");
-            // Like events in a row become one: with reads and closes between them, no two opens are.
+            // inotify merges equal events that follow each other. With reads and closes in between, no two opens are
+            // merged.
             let events = WatchFlags::OPEN | WatchFlags::ACCESS | WatchFlags::CLOSE;
             add_watch(&inotify, dir, events).expect("a watch");
             Self(inotify)
         }
 
-        /// How often the file called `name` has been opened since the last question.
+        /// How often the file called `name` was opened since this was last asked.
         pub(super) fn of(&mut self, name: &str) -> usize {
             let mut buffer = [MaybeUninit::uninit(); 64 << 10];
             let mut events = Reader::new(&self.0, &mut buffer);
@@ -163,7 +164,7 @@ mod kernel {
     }
 }
 
-/// A descriptor of the file that we opened and closed ourselves would drop all locks of SQLite.
+/// If the library opened the file itself and closed the descriptor, SQLite's locks on the file would be dropped.
 #[test]
 #[cfg(target_os = "linux")]
 fn a37_nobody_but_sqlite_opens_the_file() {
@@ -174,7 +175,7 @@ fn a37_nobody_but_sqlite_opens_the_file() {
         let plan = fault_vfs::Plan::of(dir.path());
         let mut opens = kernel::Opens::watch(dir.path());
         let file = dir.file("test.db");
-        // One reader: connections are opened one after another.
+        // With one reader, connections are opened one after another.
         let open = || {
             let builder = Database::builder(&file).vfs(fault_vfs::NAME);
             builder.readers(1).readers_max(1).blocking_open()
@@ -205,21 +206,21 @@ fn a37_nobody_but_sqlite_opens_the_file() {
         let by_sqlite = plan.opens("test.db");
         assert!(by_sqlite >= 4, "the writer, a reader, two snapshots: {by_sqlite}");
         assert_eq!(seen, by_sqlite, "opens that the kernel saw, and those of SQLite");
-        // The watch does see what it is to see.
+        // Checks the watch itself: it must see this opening of the file.
         drop(std::fs::File::open(&file).expect("opens"));
         assert_eq!(opens.of("test.db"), 1);
     });
 }
 
-/// `file`, with `side` attached by its setup.
+/// A builder for `file` whose `setup` attaches `side`.
 fn attaching(file: &Path, side: &Path) -> Builder {
     let side = side.to_str().expect("a path in UTF-8").to_owned();
     let builder = Database::builder(file).busy_timeout(HANG);
     builder.setup(move |conn| conn.execute("ATTACH ?1 AS side", [&side]).map(drop))
 }
 
-/// `BEGIN IMMEDIATE` locks what is attached too: of two databases that attach each other each would hold one
-/// lock and wait for the other.
+/// `BEGIN IMMEDIATE` also locks attached files. If two databases attached each other's file, each would hold one lock
+/// and wait for the other.
 #[test]
 fn a36_a_file_that_a_setup_attaches_is_not_open_beside_it() {
     within(HANG, || {
@@ -235,14 +236,14 @@ fn a36_a_file_that_a_setup_attaches_is_not_open_beside_it() {
             let error = attaching(&a, itself).blocking_open().expect_err("its own lock");
             assert_eq!(error.kind(), ErrorKind::AlreadyOpen, "{error}");
         }
-        // The other one is open, by whatever name.
+        // If the other file is open, attaching it is refused by whatever name.
         let other = Database::blocking_open(&b).expect("opens");
         for side in [&b, &link] {
             let error = attaching(&a, side).blocking_open().expect_err("two writers");
             assert_eq!(error.kind(), ErrorKind::AlreadyOpen, "{error}");
             assert!(error.to_string().contains("mode=ro"), "{error}");
         }
-        // To read it is no harm, and waits for no lock.
+        // Attaching it read-only is harmless, because that waits for no lock.
         let read_only = PathBuf::from(format!("file:{}?mode=ro", b.display()));
         let reads = attaching(&a, &read_only).blocking_open().expect("opens");
         other.blocking_write(|tx| insert(tx, 5)).expect("a write");
@@ -252,10 +253,10 @@ fn a36_a_file_that_a_setup_attaches_is_not_open_beside_it() {
             tx.execute("INSERT INTO main.t SELECT * FROM side.t WHERE id = 5", [])
         });
         assert_eq!(copied.ok(), Some(1));
-        // The other's WAL is not for this one to fold back.
+        // The close must not copy back the WAL of the other database.
         reads.blocking_close().expect("closes");
         drop(other);
-        // And the other way round: attached first, then to be opened.
+        // The other order: the file is attached first, then opened.
         let first = attaching(&a, &link).blocking_open().expect("nobody has it");
         first.blocking_exclusive(|_| Ok(())).expect("a connection of its own afterwards");
         for path in [&b, &link] {
@@ -274,7 +275,7 @@ fn a36_a_file_that_a_setup_attaches_is_not_open_beside_it() {
     });
 }
 
-/// SQLite would take it for the WAL of the other, and delete it.
+/// SQLite would take the database `app.db-wal` for the WAL of `app.db`, and delete it.
 #[test]
 fn a36_a_name_that_makes_an_open_database_a_part_of_it_is_refused() {
     within(HANG, || {

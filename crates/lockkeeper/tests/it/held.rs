@@ -1,4 +1,4 @@
-//! The writer, held. A file of its own, because the bench `day_two` uses it too.
+//! A call that holds the writer. This is a file of its own, because the bench `day_two` uses it too.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use futures_lite::future::block_on;
 use lockkeeper::{Client, ErrorKind};
 
-/// After this long the writer is taken to hang.
+/// A call that takes longer than this is assumed to hang.
 const HANG: Duration = Duration::from_secs(120);
 
-/// The writer, held inside a call until released: what is submitted meanwhile shares one batch.
+/// Holds the writer inside a call until released. Writes that are submitted meanwhile share one batch.
 pub(crate) struct HeldWriter {
     release: mpsc::Sender<()>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl HeldWriter {
-    /// Returns when the holding call runs. It writes nothing.
+    /// Makes a call that holds the writer, and returns when the call runs. The call writes nothing.
     pub(crate) fn hold(db: &Client) -> Self {
         let (release, released) = mpsc::channel::<()>();
         let (begun, has_begun) = mpsc::channel();
@@ -27,7 +27,7 @@ impl HeldWriter {
                 let _ = released.recv();
                 Ok(())
             });
-            // It wrote nothing; a neighbour may have lost the transaction.
+            // The call wrote nothing, but a neighbour may have lost the transaction.
             if let Err(error) = block_on(write) {
                 assert_eq!(error.kind(), ErrorKind::NotApplied, "{error:?}");
             }

@@ -1,4 +1,4 @@
-//! Transactions over awaits: what ends them, and what others see of them.
+//! Leases: what ends them, and what others see of them.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use crate::support::{
     poll_once, within,
 };
 
-/// Ends at the time limit of the test, not before.
+/// A time limit that does not pass during a test.
 const LONG: Duration = HANG;
 
-/// Nobody has the writer: a write is answered.
+/// Checks that no call holds the writer: a write is answered.
 fn writer_is_free(db: &Database, id: i64) {
     let write = db.write(move |tx| insert(tx, id)).deadline(HANG / 2);
     block_on(write).expect("the writer is free");
@@ -27,7 +27,7 @@ fn a20_a_lease_is_one_transaction_over_awaits() {
                 let mut lease = db.lease().hold_max(LONG).idle_max(LONG).await.expect("its turn");
                 lease.run(|tx| insert(tx, 1)).await.expect("a call");
                 futures_lite::future::yield_now().await;
-                // It sees its own writes, and nobody else does; readers do not wait for it.
+                // The lease sees its own writes, and other calls do not. Readers do not wait for the lease.
                 let sum = |tx: &lockkeeper::Snapshot| {
                     tx.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))
                 };
@@ -38,7 +38,7 @@ fn a20_a_lease_is_one_transaction_over_awaits() {
                     let snapshot = db.snapshot().await.expect("a snapshot");
                     assert_eq!(snapshot.read(move |s| sum(s)).await.ok(), Some(0));
                 }
-                // An error, or a panic, undoes its own call alone.
+                // An error or a panic undoes only the call that failed.
                 let failed = lease.run(|tx| {
                     insert(tx, 2)?;
                     insert(tx, 1)
@@ -53,7 +53,7 @@ fn a20_a_lease_is_one_transaction_over_awaits() {
                 });
                 let ran = futures_lite::FutureExt::catch_unwind(panics).await;
                 assert!(ran.is_err(), "the panic reaches its caller");
-                // A nested call is part of it, as in a write.
+                // A write inside a call of the lease is a savepoint, as in a write.
                 let inside = db.clone();
                 let nested = lease.run(move |_| {
                     assert_eq!(kind(block_on(inside.lease())), ErrorKind::Nested);
@@ -87,7 +87,7 @@ fn a20_a_dropped_lease_is_rolled_back() {
     });
 }
 
-/// The watchdog of the promise: the holder sleeps, the next writer proceeds, readers never waited.
+/// The holder does nothing for too long. Then the next write proceeds. Readers never wait.
 #[test]
 fn a20_a_lease_that_is_left_idle_expires_and_the_next_writer_proceeds() {
     within(HANG, || {
@@ -114,14 +114,14 @@ fn a20_a_lease_ends_at_its_maximum_hold() {
     within(HANG, || {
         on_each_place(|db, _| {
             let hold = Duration::from_millis(400);
-            // Kept busy by its holder,
+            // The holder makes one call after another.
             let mut lease = block_on(db.lease().hold_max(hold).idle_max(LONG)).expect("its turn");
             let error = (1..)
                 .find_map(|n| lease.blocking_run(move |tx| insert(tx, n)).err())
                 .expect("it ends");
             assert_eq!(error.kind(), ErrorKind::LeaseExpired);
             writer_is_free(db, 1);
-            // in the middle of a statement,
+            // A statement is running when the time is over.
             let mut lease = block_on(db.lease().hold_max(hold).idle_max(LONG)).expect("its turn");
             lease.blocking_run(|tx| insert(tx, 2)).expect("a call");
             let endless = |tx: &lockkeeper::Transaction| {
@@ -129,7 +129,7 @@ fn a20_a_lease_ends_at_its_maximum_hold() {
             };
             assert_eq!(kind(lease.blocking_run(endless)), ErrorKind::LeaseExpired);
             writer_is_free(db, 3);
-            // and when its holder forgets it.
+            // The holder forgets the lease.
             let lease = block_on(db.lease().hold_max(hold).idle_max(LONG)).expect("its turn");
             writer_is_free(db, 4);
             std::mem::forget(lease);
@@ -154,7 +154,7 @@ fn a20_a_call_that_loses_the_transaction_ends_the_lease() {
             assert_eq!(kind(lease.blocking_commit()), ErrorKind::LeaseEnded);
             assert_eq!(ids(db), [1]);
 
-            // A key that is violated only at the end.
+            // A deferred foreign key that is still violated at the commit.
             db.blocking_write(|tx| {
                 tx.execute_batch(
                     "CREATE TABLE child (t REFERENCES t DEFERRABLE INITIALLY DEFERRED)",
@@ -180,7 +180,7 @@ fn a20_a_call_that_loses_the_transaction_ends_the_lease() {
     });
 }
 
-/// SQLite does not undo it as a whole: the next savepoint or the COMMIT would fail.
+/// SQLite does not undo a virtual table as a whole, so the next savepoint or the COMMIT would fail.
 #[test]
 fn a20_a_call_that_fails_after_it_made_a_virtual_table_ends_the_lease() {
     const MAKE: &str = "CREATE VIRTUAL TABLE made USING fts5 (body)";
@@ -200,7 +200,7 @@ fn a20_a_call_that_fails_after_it_made_a_virtual_table_ends_the_lease() {
             assert_eq!(kind(ends.blocking_commit()), ErrorKind::LeaseEnded);
             assert_eq!(ids(db), []);
 
-            // One that is kept is no reason, whatever fails after it.
+            // If the call that made the virtual table was kept, later calls may fail without ending the lease.
             let mut goes_on = lease();
             goes_on.blocking_run(|tx| tx.execute_batch(MAKE)).expect("the table");
             let failed = goes_on.blocking_run(|tx| {
@@ -255,7 +255,7 @@ fn a20_asking_for_a_lease_may_be_dropped_after_any_number_of_polls() {
                 drop(asked);
                 writer_is_free(db, polls);
             }
-            // Answered, but the answer was never fetched.
+            // The lease began, but its future was dropped before it was polled again.
             let held = HeldWriter::hold(db);
             let mut asked = Box::pin(db.lease().hold_max(LONG).idle_max(LONG));
             assert!(poll_once(&mut asked).is_pending());
@@ -264,7 +264,7 @@ fn a20_asking_for_a_lease_may_be_dropped_after_any_number_of_polls() {
             held.release();
             drop(asked);
             block_on(behind).expect("the writer is free");
-            // A deadline covers the wait for the turn.
+            // The deadline covers the wait for the lease's turn.
             let lease = block_on(db.lease().hold_max(LONG).idle_max(LONG)).expect("its turn");
             let other = db.lease().deadline(Duration::from_millis(20));
             assert!(kind(block_on(other)) == ErrorKind::Timeout(lockkeeper::Phase::Queued));

@@ -17,16 +17,16 @@ const SCHEMA: &str = "
     INSERT INTO a VALUES (1, 1);
     INSERT INTO b VALUES (1, 1);";
 
-/// Queries, a write that concerns them, and one that does not.
+/// For each query: a write that concerns the query, and a write that does not (empty: there is none).
 const CASES: [(&str, &str, &str); 13] = [
     ("SELECT count(*) FROM a", "INSERT INTO a VALUES (2, 2)", "INSERT INTO b VALUES (2, NULL)"),
     ("SELECT max(v) FROM one", "UPDATE a SET v = 5", "INSERT INTO b VALUES (2, NULL)"),
     ("SELECT count(*) FROM two", "INSERT INTO b VALUES (2, 1)", "INSERT INTO c VALUES (2)"),
     ("SELECT count(*) FROM two", "DELETE FROM a", "INSERT INTO other VALUES ('x')"),
-    // A cascade, a trigger.
+    // A write that changes the table through a cascade, and one that changes it through a trigger.
     ("SELECT count(*) FROM b", "DELETE FROM a WHERE id = 1", "INSERT INTO other VALUES ('c')"),
     ("SELECT count(*) FROM c", "INSERT INTO other VALUES ('c')", "DELETE FROM a"),
-    // A name of the query's own hides a table.
+    // In the query, `c` is a name that the query itself defines, so the table `c` does not matter.
     (
         "WITH c AS (SELECT * FROM a) SELECT count(*) FROM c",
         "INSERT INTO a VALUES (2, 2)",
@@ -89,7 +89,7 @@ fn a48_a_live_query_runs_again_when_what_it_reads_changes_and_only_then() {
 fn a48_a_live_query_follows_the_schema_and_its_own_course() {
     on_each_place(|db, place| {
         write(db, SCHEMA);
-        // The view comes to mean another table.
+        // The view is made again and then reads another table.
         let mut live = db.live_query(number("SELECT count(*) FROM one"));
         assert_eq!(live.blocking_next().expect("open").expect("it runs"), 1);
         write(db, "DROP VIEW one; CREATE VIEW one AS SELECT id, NULL AS v FROM c");
@@ -98,7 +98,7 @@ fn a48_a_live_query_follows_the_schema_and_its_own_course() {
         assert_eq!(live.blocking_next().expect("open").expect("it runs"), 1, "{place:?}");
         write(db, "INSERT INTO a VALUES (9, 9)");
         assert!(is_quiet(&mut live), "{place:?}: `a` is not below it any more");
-        // Which table is read depends on what another holds.
+        // The rows of one table decide whether the query reads another table.
         let mut live =
             db.live_query(|s| match s.prepare_cached("SELECT 1 FROM other")?.exists([])? {
                 false => Ok(-1),
@@ -111,7 +111,7 @@ fn a48_a_live_query_follows_the_schema_and_its_own_course() {
         assert_eq!(live.blocking_next().expect("open").expect("it runs"), 1);
         write(db, "INSERT INTO keyed VALUES ('b')");
         assert_eq!(live.blocking_next().expect("open").expect("it runs"), 2, "{place:?}");
-        // A table that comes later.
+        // The query fails until the table is created.
         let mut live = db.live_query(number("SELECT count(*) FROM later"));
         live.blocking_next().expect("open").expect_err("there is no such table");
         write(db, "CREATE TABLE later (x)");
@@ -173,11 +173,11 @@ fn a48_tables_of_attached_files_and_temporary_ones_are_told_apart() {
     });
 }
 
-/// writer                       | live query
-/// -----------------------------|---------------------------
-///                              | its first run begins
-/// commits to `a`, unseen by it |
-///                              | ends: its tables are known now
+/// writer                    | live query
+/// --------------------------|----------------------------------------
+///                           | begins its first run and reads `a`
+/// commits a change of `a`   |
+///                           | ends the run: now its tables are known
 #[test]
 fn a48_a_commit_during_the_run_that_finds_the_tables_is_not_missed() {
     within(HANG, || {

@@ -1,5 +1,5 @@
-//! The promises of the library, each with a test named for it (`a05_…` is promise A5 of the
-//! contract), one module per behaviour. `LOCKKEEPER_LONG=1` runs the long forms.
+//! The promises of the library. Each promise has tests named for it: `a05_…` tests promise A5 of the contract.
+//! There is a module for each behaviour. `LOCKKEEPER_LONG=1` runs the long forms.
 
 #![expect(
     clippy::disallowed_methods,

@@ -1,4 +1,4 @@
-//! What errors say when they are printed, and that they go through `?` into every kind of error.
+//! The messages of errors, and `?` from the library's error into error types of all kinds.
 
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
@@ -17,7 +17,7 @@ use crate::support::{Dir, Place, TABLE, block_on, ids, insert, on_each_place};
 const DUPLICATE: &str = "INSERT INTO t VALUES (1, 1), (1, 1)";
 const UNIQUE: &str = "UNIQUE constraint failed: t.id";
 
-/// The texts of an error and of what it was caused by.
+/// The messages of an error and of its sources.
 fn chain(error: &(dyn StdError + 'static)) -> Vec<String> {
     let mut texts = vec![error.to_string()];
     let mut next = error.source();
@@ -155,7 +155,7 @@ fn a47_boxed_errors_go_through_and_lead_to_their_sources() {
     });
 }
 
-/// Codes with which the disk refuses what COMMIT writes to the WAL, and what the call is told.
+/// Codes with which the VFS refuses to write to the WAL in a COMMIT, and the kind of error that the call gets.
 const REFUSALS: [(i32, ErrorKind); 5] = [
     (ffi::SQLITE_FULL, ErrorKind::DiskFull),
     (ffi::SQLITE_READONLY, ErrorKind::Sqlite),
@@ -267,7 +267,7 @@ fn a47_vacuum_in_a_call_points_to_exclusive() {
     });
 }
 
-/// What SQLite lets a read-only connection do in a transaction, a read may do.
+/// If SQLite lets a read-only connection run a statement in a transaction, a read may run it too.
 #[test]
 fn a47_no_pragma_that_only_reports_is_called_a_write() {
     on_each_place(|db, place| {
@@ -316,7 +316,7 @@ fn a47_no_pragma_that_only_reports_is_called_a_write() {
     });
 }
 
-/// With few descriptors left, each call works, or says that there are too few.
+/// With few file descriptors left, each call either works or says that there are too few.
 #[test]
 #[cfg(unix)]
 fn a47_out_of_file_descriptors_is_said() {
@@ -336,7 +336,7 @@ fn a47_out_of_file_descriptors_is_said() {
     assert!(told > 0, "none was missing");
 }
 
-/// The child of the test above.
+/// What the child of the test above does.
 pub(crate) fn child(file: &Path) {
     use rustix::process::{Resource, Rlimit, setrlimit};
 
@@ -362,7 +362,7 @@ pub(crate) fn child(file: &Path) {
             Ok(()) => say("descriptors: enough\n"),
             Err(error) => say(&format!("descriptors: failed: {error}\n")),
         }
-        // A handle that was dropped closes in the background.
+        // If opening failed or a call did, the dropped handle closes in the background. So this opening waits.
         let open = || Database::builder(file).busy_timeout(Duration::from_secs(20)).blocking_open();
         open().expect("with all of them it opens").blocking_close().expect("closes");
     }

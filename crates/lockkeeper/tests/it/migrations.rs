@@ -1,4 +1,4 @@
-//! Schema versions: whole ones only, for readers, after failures, and beside other processes.
+//! Schema versions: other connections see only whole versions, also after failures and beside other processes.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -55,7 +55,7 @@ fn b02_readers_are_opened_on_the_latest_schema() {
                 s.query_row("SELECT count(*) FROM b", [], |row| row.get::<_, i64>(0))
             });
             assert_eq!(count.ok(), Some(0));
-            // The keys are enforced again.
+            // Foreign keys are enforced again after the migration.
             let orphan = db.blocking_write(|tx| tx.execute("INSERT INTO b VALUES (1, 7)", []));
             assert!(orphan.is_err(), "an orphan was stored");
             db.blocking_close().expect("closes");
@@ -66,7 +66,7 @@ fn b02_readers_are_opened_on_the_latest_schema() {
     });
 }
 
-/// What another connection sees while a step is half done, and what is there when it has failed.
+/// What another connection sees while a step is half done, and what is left when the step has failed.
 #[test]
 fn b02_a_step_is_seen_whole_or_not_at_all() {
     within(HANG, || {
@@ -124,7 +124,7 @@ fn b02_newer_and_foreign_files_are_refused_by_name_and_left_alone() {
         assert_eq!(error.kind(), expected, "{name}: {error}");
         let said = error.to_string();
         assert!(said.contains(name) && said.contains(word), "{said}");
-        // Not even the journal mode, which is in the header.
+        // Not even the journal mode was changed, which is stored in the header.
         assert!(std::fs::read(&file).expect("bytes") == before, "{name} was changed");
     }
     let zero = Database::builder(":memory:").migrations(Migrations::new(0)).blocking_open();
@@ -145,12 +145,13 @@ fn b02_files_of_rusqlite_migration_are_adopted() {
     let conn = Connection::open(&file).expect("opens");
     assert_eq!((version(&conn), tables(&conn).len()), ((ID, 2), 3));
     drop(conn);
-    // It has an owner now.
+    // The file is marked with the application id now.
     let db = Database::builder(&file).migrations(two_steps()).blocking_open();
     db.expect("opens").blocking_close().expect("closes");
 }
 
-/// Makes a file as another crate leaves it, with two of three steps applied, and says how many it has seen.
+/// A file as another crate leaves it, with two of three steps applied, and a function that returns how many steps the
+/// file has seen.
 struct Foreign {
     name: &'static str,
     sql: &'static str,
@@ -198,7 +199,7 @@ const FOREIGN: [Foreign; 4] = [
     },
 ];
 
-/// A file in this journal mode with the tables of the first two steps, as other programs leave one.
+/// Makes a file in this journal mode with the tables of the first two steps, as another program would.
 fn foreign_file(file: &Path, mode: &str, sql: &str) {
     let conn = Connection::open(file).expect("opens");
     conn.pragma_update(None, "journal_mode", mode).expect("a mode");
@@ -234,7 +235,7 @@ fn b02_files_that_others_have_migrated_are_adopted_as_the_caller_says() {
                 assert_eq!(rows.ok(), Some(1), "{name}: the first steps did not run again");
                 db.blocking_close().expect("closes");
                 assert_eq!(version(&Connection::open(&file).expect("opens")), (ID, 3), "{name}");
-                // It has a mark now.
+                // The file is marked now, so the function is not called again.
                 let before = *asked.lock().expect("no panic");
                 open().expect("opens").blocking_close().expect("closes");
                 assert_eq!(
@@ -358,7 +359,7 @@ fn b02_a_step_can_rebuild_a_table_but_leaves_no_orphan_and_commits_nothing() {
     }
 }
 
-/// Steps that count how often they ran.
+/// Steps that record each of their runs.
 fn counted() -> Migrations {
     let first = "CREATE TABLE ran (step INTEGER NOT NULL) STRICT; INSERT INTO ran VALUES (1)";
     let all = (2..=20).fold(Migrations::new(ID).sql("1", first), |migrations, n| {
@@ -370,7 +371,7 @@ fn counted() -> Migrations {
     })
 }
 
-/// What a child process does: see `crash.rs`.
+/// The work of a child process (`crash.rs`).
 pub(crate) fn child(file: &Path) {
     say("ready\n");
     let mut line = String::new();
@@ -387,7 +388,7 @@ fn b02_processes_that_start_at_once_run_each_step_once() {
             let dir = Dir::new();
             let file = dir.file("test.db");
             if made > 0 {
-                // A file that another program has migrated: they adopt it at once.
+                // Another program has migrated the file. All children adopt it at the same time.
                 let conn = Connection::open(&file).expect("opens");
                 conn.execute_batch("CREATE TABLE ran (step INTEGER NOT NULL) STRICT")
                     .expect("a table");

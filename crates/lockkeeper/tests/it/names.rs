@@ -1,5 +1,5 @@
-//! A path is a path: however a file is named, it is one file to every guard (A41), and a backup
-//! replaces nothing but what is absent or a database (A43).
+//! However a file is named, every guard recognizes it as the same file (A41). A backup is put only where there is no
+//! file or a database (A43).
 #![cfg(target_os = "linux")]
 
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use lockkeeper::{Database, ErrorKind, blocking_restore};
 
 use crate::support::{Dir, HANG, TABLE, block_on, count, insert, warnings_of_the_file, within};
 
-/// Names that a file may have, with what SQLite, a URL or a shell would take for something else.
+/// Names that a file may have, some of which SQLite, a URL parser or a shell would treat specially.
 fn names() -> Vec<OsString> {
     let mut names: Vec<OsString> = [
         "app.db",
@@ -33,14 +33,14 @@ fn names() -> Vec<OsString> {
     names
 }
 
-/// `to` as it is named from the current directory, up to the root and down again.
+/// A relative path to `to`, which leads from the current directory up to the root and down again.
 fn from_here(to: &Path) -> PathBuf {
     let here = std::env::current_dir().expect("a current directory");
     let up: PathBuf = here.components().skip(1).map(|_| "..").collect();
     up.join(to.strip_prefix("/").expect("an absolute path"))
 }
 
-/// Ways to name the file `name` in `dir`, links among them, which are made here.
+/// Ways to name the file `name` in `dir`. Some go through links, which are made here.
 fn spellings(dir: &Path, name: &OsString) -> Vec<(&'static str, PathBuf)> {
     let file = dir.join(name);
     let joined = |before: &str, after: &str| {
@@ -75,7 +75,7 @@ fn spellings(dir: &Path, name: &OsString) -> Vec<(&'static str, PathBuf)> {
     ]
 }
 
-/// The files in a directory, the directories left out.
+/// The names of the files in a directory, without its subdirectories.
 fn files(dir: &Path) -> Vec<OsString> {
     let entries = std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("one"));
     let is_dir = |path: PathBuf| path.is_dir();
@@ -91,7 +91,7 @@ fn with(name: &OsString, end: &str) -> OsString {
     name
 }
 
-/// Opened by one spelling, it is guarded against all others.
+/// Opens the file by one spelling, and checks that it is guarded by every other spelling.
 fn check_guards(
     dir: &Path,
     name: &OsString,
@@ -125,7 +125,7 @@ fn check_guards(
         assert_eq!(error.kind(), ErrorKind::Backup, "{what}: {error}");
         let from = blocking_restore(path, dir.join("sub/from"));
         match other {
-            // By this name SQLite would not find the WAL.
+            // By a hard link SQLite would not find the WAL.
             "a hard link" => {
                 let error = from.expect_err("a second WAL");
                 assert!(error.to_string().contains("hard link to"), "{what}: {error}");
@@ -140,7 +140,7 @@ fn check_guards(
         let error = blocking_restore(path, &real).expect_err(&what);
         assert!(error.to_string().contains("its own place"), "{what}: {error}");
     }
-    // Restoring over a link replaces what it leads to, and leaves the link.
+    // A restore to a link replaces the file to which it leads and keeps the link.
     let link = path.symlink_metadata().expect("it is there").file_type();
     blocking_restore(&copy, path).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_eq!(path.symlink_metadata().expect("it is there").file_type(), link, "{what}");
@@ -154,10 +154,11 @@ fn a41_a_file_is_one_file_to_every_guard_however_it_is_spelled() {
             let dir = Dir::new();
             let root = dir.path().canonicalize().expect("a directory");
             let all = spellings(&root, &name);
-            // All in the long form; else each of them with some of the names.
+            // The long form checks every spelling with every name, the default form each spelling with some of the
+            // names.
             let few = count(5, 1);
             for spelling in all.iter().skip(n % few).step_by(few) {
-                // The first time a link leads nowhere yet.
+                // The file is removed, so that a link leads nowhere when the file is opened.
                 std::fs::remove_file(root.join(&name)).ok();
                 check_guards(&root, &name, spelling, &all);
             }
@@ -165,7 +166,7 @@ fn a41_a_file_is_one_file_to_every_guard_however_it_is_spelled() {
     }
 }
 
-/// URLs, and what is said to write instead.
+/// URLs, and what the error tells the caller to write instead.
 fn urls(dir: &Path) -> Vec<(String, String)> {
     let abs = dir.join("url.db").display().to_string();
     let here = |name: &str| name.to_owned();
@@ -182,7 +183,7 @@ fn urls(dir: &Path) -> Vec<(String, String)> {
         (here("FILE:url.db"), here("`url.db`")),
         (here("File:url.db"), here("`url.db`")),
         (here("file:"), here("a path")),
-        // What would be refused is not offered.
+        // The error does not suggest a path that would be refused as well.
         (here("file:."), here("a path")),
         (here("file:///"), here("a path")),
         (here("file:%00"), here("a path")),
@@ -266,10 +267,10 @@ fn a41_a_path_that_names_no_file_is_told_so() {
     });
 }
 
-/// Says to a process of its own, which changes its directory, where the database is.
+/// The environment variable that makes this test binary change its directory, and names the directory.
 const CHILD: &str = "LOCKKEEPER_NAMES_DIR";
 
-/// As a test it does nothing; in a process of its own it is one that changes its directory.
+/// Does nothing as a test. In a process of its own it opens a database by a relative path and changes its directory.
 #[test]
 fn child_that_changes_its_directory() {
     let Some(dir) = std::env::var_os(CHILD).map(PathBuf::from) else { return };
@@ -283,7 +284,7 @@ fn child_that_changes_its_directory() {
     let backup = db.backup("copy.db");
     let restore = lockkeeper::Restore::new("copy.db", "again.db");
     std::env::set_current_dir(&dir).expect("a directory");
-    // Connections that are opened later, and everything else that goes by the name.
+    // Opens further connections and uses the path in every other way.
     let held = [(); 3].map(|()| block_on(db.snapshot()).expect("a snapshot"));
     db.blocking_write(|tx| insert(tx, 1)).expect("a write");
     assert!(db.stats().wal_bytes > 0);
@@ -310,7 +311,7 @@ fn a41_a_relative_path_counts_from_where_it_was_named() {
     assert_eq!(files(&dir.file("second")), [""; 0]);
 }
 
-/// The text of such a link is a name at which nothing is, or something else.
+/// The text of such a link in /proc is a name at which there is no file, or another file.
 #[test]
 fn a41_a_link_to_a_file_without_a_name_is_refused() {
     within(HANG, || {

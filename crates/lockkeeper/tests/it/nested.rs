@@ -1,4 +1,4 @@
-//! Calls made from inside calls.
+//! Calls that are made inside calls.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::{
     within, within_each,
 };
 
-/// "At once": an order of magnitude below the hang it stands for.
+/// A nested call is answered immediately. This limit is much longer, but much shorter than a hang.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
 #[test]
@@ -26,7 +26,7 @@ fn a19_a_write_in_a_write_is_a_savepoint_of_it() {
                 Err::<(), _>(rusqlite::Error::InvalidQuery)
             });
             assert_eq!(kind(failed), ErrorKind::Call);
-            // It sees what the outer one did, and it may nest itself.
+            // The inner write sees the rows of the outer one, and can contain another write.
             let again = inner.clone();
             let seen = inner.blocking_write(move |tx| {
                 again.blocking_write(|tx| insert(tx, 4)).expect("a write in a write in a write");
@@ -53,7 +53,7 @@ fn a19_an_inner_write_is_undone_with_its_outer_one() {
     });
 }
 
-/// A panic of the inner call that the outer one catches undoes the inner one only.
+/// If the inner write panics and the outer write catches the panic, only the inner write is undone.
 #[test]
 fn a19_an_inner_write_that_panics_is_undone_alone() {
     on_each_place(|db, place| {
@@ -89,7 +89,7 @@ fn a19_a_read_in_a_write_sees_what_the_write_has_done() {
         db.blocking_write(move |tx| {
             insert(tx, 1)?;
             assert_eq!(ids(&inner), [1]);
-            // It reads only.
+            // A nested read cannot write.
             let written = inner
                 .blocking_read(|s| s.prepare("INSERT INTO t VALUES (9, 9)")?.execute([]).map(drop));
             assert_eq!(kind(written), ErrorKind::ReadOnly);
@@ -100,7 +100,7 @@ fn a19_a_read_in_a_write_sees_what_the_write_has_done() {
     });
 }
 
-/// Everything that can be asked of `db`, from inside a call in which none of it may wait.
+/// Makes every call that must not wait inside a call on `db`.
 fn all_nested(db: &Database, where_: &str) {
     let nested = |kind: ErrorKind, what: &str| {
         assert_eq!(kind, ErrorKind::Nested, "{what} in {where_}");
@@ -167,7 +167,7 @@ fn a19_what_would_wait_for_itself_is_told_so_at_once() {
             });
             held.expect("the read on a snapshot");
             for _ in 0..20 {
-                // Once there is a connection for it, it runs on this thread.
+                // A short read runs on this thread once a connection for it is open.
                 let in_call = db.clone();
                 let short = db.read(move |_| {
                     all_nested(&in_call, "a short read");
@@ -182,7 +182,7 @@ fn a19_what_would_wait_for_itself_is_told_so_at_once() {
     }
 }
 
-/// A waits for B, which waits for A.
+/// A call on A waits for a call on B, which waits for a call on A.
 #[test]
 fn a19_a_circle_through_a_second_database_is_noticed() {
     within_each(AT_ONCE, move |place| {
@@ -192,7 +192,7 @@ fn a19_a_circle_through_a_second_database_is_noticed() {
         a.blocking_write(move |tx| {
             let a_in = a_in.clone();
             b_in.blocking_write(move |tx| {
-                // On B's thread, while A's waits.
+                // This closure runs on the thread of B's writer, while A's writer waits.
                 assert_eq!(kind(a_in.blocking_write(|_| Ok(()))), ErrorKind::Nested);
                 assert_eq!(kind(a_in.blocking_read(|_| Ok(()))), ErrorKind::Nested);
                 assert_eq!(kind(block_on(a_in.read(|_| Ok(())).short())), ErrorKind::Nested);
@@ -232,7 +232,7 @@ fn a19_a_worker_tells_nested_calls_at_once() {
     });
 }
 
-/// Calls back when it is dropped.
+/// Calls the function when it is dropped.
 struct CallsBack<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for CallsBack<F> {
@@ -241,8 +241,8 @@ impl<F: FnMut()> Drop for CallsBack<F> {
     }
 }
 
-/// Captured values are dropped on the writer's thread, here after the commit: an answer that may rest
-/// on unstored writes waits for it.
+/// A closure's captured values are dropped on the writer's thread. Here that happens after the commit, because the
+/// answers wait for it.
 #[test]
 fn a19_a_destructor_on_the_writers_thread_is_told_nested_and_does_not_hang() {
     for place in PLACES {
@@ -269,7 +269,7 @@ fn a19_a_destructor_on_the_writers_thread_is_told_nested_and_does_not_hang() {
                 }
             };
             let mut first = db.write(keeps(1, guard(101)));
-            // Fails while the first one is unstored.
+            // This write fails while the first one is not stored yet.
             let fails = guard(102);
             let mut second = db.write(move |tx| -> rusqlite::Result<()> {
                 let _captured = &fails;
@@ -297,8 +297,8 @@ fn a19_a_destructor_on_the_writers_thread_is_told_nested_and_does_not_hang() {
     }
 }
 
-/// A closure's captures are dropped when its call is answered: for one that wrote nothing that is in
-/// the middle of the batch's transaction, where a nested write would be committed with strangers.
+/// A closure's captured values are dropped when its call is answered. If the call wrote nothing, that is in the middle
+/// of the batch's transaction, and a nested write would be committed together with calls of others.
 #[test]
 fn a19_a_destructor_between_two_calls_may_not_write_either() {
     struct Writes(Database, mpsc::Sender<ErrorKind>);
@@ -329,7 +329,8 @@ fn a19_a_destructor_between_two_calls_may_not_write_either() {
     });
 }
 
-/// SQLite calls it busy, as if a lock were held by another and trying again might help.
+/// SQLite reports "busy", as if another connection held a lock and a retry might help. The library's message must say
+/// what to do instead.
 #[test]
 fn a19_a_savepoint_beside_an_unfinished_write_says_what_to_finish() {
     on_each_place(|db, place| {

@@ -1,4 +1,4 @@
-//! How a file is opened: as it is, only if it is there, for reading alone (promise A53).
+//! How a file is opened: created or not, read-only, immutable (promise A53).
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
@@ -15,10 +15,10 @@ use rustix::thread::set_thread_res_uid;
 use crate::crash::Process;
 use crate::support::{Dir, HANG, block_on, ids, insert, kind, warnings_of_the_file, within};
 
-/// Makes a state of the file `app.db` in this directory.
+/// Makes the file `app.db` in a directory, in some state.
 type Make = fn(&Path);
 
-/// How a file is asked for.
+/// With which settings the file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Default,
@@ -55,7 +55,7 @@ fn database(dir: &Path, mode: &str) -> Connection {
     conn
 }
 
-/// A file as it is while another program has it open: with the WAL, or the journal, of a killed one.
+/// Copies `files` while another program has the file open. So the copy has the WAL or the journal of a killed program.
 fn killed(dir: &Path, mode: &str, unfinished: &str, files: &[&str]) {
     let other = Dir::new();
     let conn = database(other.path(), mode);
@@ -65,12 +65,12 @@ fn killed(dir: &Path, mode: &str, unfinished: &str, files: &[&str]) {
     }
 }
 
-/// More than a page cache of one page holds: the journal is synced, and the file written, before the COMMIT.
+/// The transaction is larger than the page cache. So SQLite syncs the journal and writes to the file before the COMMIT.
 const UNFINISHED: &str = "PRAGMA cache_size = 1; BEGIN;
      WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
      INSERT INTO t SELECT i, randomblob(200) FROM n";
 
-/// A state of the file, and what each mode makes of it; `Ok`: the rows that are read.
+/// A state of the file, and the result of opening it in each mode; `Ok`: the rows that are read.
 struct Case {
     name: &'static str,
     make: Make,
@@ -132,7 +132,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// Every file in `dir` with its bytes. The index of a WAL is none of the file's content: it is made from the WAL.
+/// The content of every file in `dir`, except the index of a WAL, which SQLite makes again from the WAL.
 fn content(dir: &Path) -> BTreeMap<String, Option<Vec<u8>>> {
     let entries = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry"));
     let named = entries.map(|entry| {
@@ -149,7 +149,7 @@ fn rows(db: &Database) -> Vec<i64> {
     }
 }
 
-/// No kind of write goes through, and each says why.
+/// Checks that every kind of write is refused with an error that gives the reason.
 fn refuses_writes(db: &Database, name: &str) {
     let told = |error: lockkeeper::Error| {
         assert_eq!(error.kind(), ErrorKind::ReadOnly, "{name}: {error}");
@@ -170,7 +170,7 @@ fn refuses_writes(db: &Database, name: &str) {
     assert!(in_read.is_err(), "{name}: a read writes");
 }
 
-/// Opens `app.db` in `dir` as `mode` says, reads, tries to write, closes.
+/// Opens `app.db` in `dir` with the settings of `mode`, reads, tries to write, and closes.
 fn try_mode(dir: &Path, mode: Mode, name: &str) -> Result<Vec<i64>, ErrorKind> {
     let opened = mode.builder(&dir.join("app.db")).blocking_open();
     let db = match opened {
@@ -216,7 +216,7 @@ fn a53_a_file_is_opened_as_it_was_asked_for_or_refused_and_left_as_it_is() {
     });
 }
 
-/// Also what leads to the file may be missing.
+/// The file may be missing because its directory is missing.
 #[test]
 fn a53_a_missing_directory_is_told_as_a_missing_file() {
     for mode in [Existing, ReadOnly, Immutable] {
@@ -224,7 +224,7 @@ fn a53_a_missing_directory_is_told_as_a_missing_file() {
         let error = error.expect_err("it is not there");
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(error.to_string().contains("/nowhere/at/all/app.db"), "{error}");
-        // Memory needs no file.
+        // A memory database needs no file.
         let memory = mode.builder(Path::new(":memory:")).blocking_open();
         match mode {
             Existing => assert!(memory.is_ok()),
@@ -233,7 +233,7 @@ fn a53_a_missing_directory_is_told_as_a_missing_file() {
     }
 }
 
-/// Runs `f` on a thread that has no rights of its own, nor have the threads that it starts.
+/// Runs `f` on a thread without root's rights. The threads that it starts have none either.
 fn as_nobody<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     within(HANG, move || {
         if geteuid() == Uid::ROOT {
@@ -244,7 +244,7 @@ fn as_nobody<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     })
 }
 
-/// Where this user may only read, and WAL files can neither be made nor changed.
+/// This user can only read the directory, so WAL files can be neither made nor changed.
 #[test]
 fn a53_in_a_directory_that_cannot_be_written_what_can_be_read_is_read() {
     use ErrorKind::{NotFound, Open};
@@ -296,7 +296,7 @@ fn a53_what_cannot_be_read_says_what_to_do() {
     }
 }
 
-/// What another program commits is read, in either journal mode, and told to who listens.
+/// Commits of another program are read, in either journal mode, and subscribers are told of them.
 #[test]
 fn a53_a_file_that_another_program_writes_is_followed() {
     within(HANG, || {
@@ -325,8 +325,8 @@ fn a53_a_file_that_another_program_writes_is_followed() {
     });
 }
 
-/// A process of its own, which opens, checkpoints and closes while the file is read here; its last connection
-/// may not take the WAL from under the reader.
+/// Another process opens, checkpoints and closes the file while it is read here. When it closes its last connection, it
+/// must not delete the WAL that is being read.
 #[test]
 fn a53_a_process_that_comes_and_goes_does_not_disturb_readers() {
     within(HANG, || {
@@ -341,7 +341,7 @@ fn a53_a_process_that_comes_and_goes_does_not_disturb_readers() {
         let before = count(&db).expect("a count");
         let held = block_on(db.snapshot()).expect("a snapshot");
         held.blocking_read(|s| s.table_exists(None, "part")).expect("it shows this state");
-        // The same calls of the same client fail there, others go through.
+        // A second `some` would fail, because its rows are stored already. `writer` writes as other clients.
         let mut writer = Process::start("writer", &file);
         let mut acks = 0;
         while acks < 200 {
@@ -360,7 +360,7 @@ fn a53_a_process_that_comes_and_goes_does_not_disturb_readers() {
     });
 }
 
-/// Locks of others are waited for, and no lock is taken that a writer waits for, in WAL mode.
+/// In WAL mode a reader takes no lock for which a writer would have to wait.
 #[test]
 fn a53_readers_in_wal_mode_hold_up_no_writer() {
     within(HANG, || {
@@ -415,7 +415,7 @@ fn a53_migrations_of_a_file_opened_for_reading_are_checked_and_not_run() {
             assert_eq!(kind(foreign), ErrorKind::ForeignFile);
             assert!(content(dir.path()) == before, "{mode:?}");
         }
-        // What is adopted needs no mark to be read.
+        // A file that `adopt_with` accepts can be read without being marked.
         let unmarked = dir.file("unmarked.db");
         let conn = Connection::open(&unmarked).expect("opens");
         conn.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, v)").expect("a table");
@@ -428,7 +428,7 @@ fn a53_migrations_of_a_file_opened_for_reading_are_checked_and_not_run() {
     });
 }
 
-/// The guards of a file are those of any other database: what is open is open.
+/// The guards of an open file apply to every mode.
 #[test]
 fn a53_a_file_is_opened_once_in_a_process_however() {
     within(HANG, || {
@@ -456,7 +456,7 @@ fn a53_a_file_is_opened_once_in_a_process_however() {
     });
 }
 
-/// The path of an immutable file is a path, whatever letters are in it.
+/// An immutable file is opened by a URI, so its path may hold characters that have a meaning in a URI.
 #[test]
 fn a53_an_immutable_file_may_have_any_name() {
     within(HANG, || {

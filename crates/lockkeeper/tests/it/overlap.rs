@@ -1,4 +1,5 @@
-//! Reads of which one is always open. A file of its own, because the bench `day_two` uses them too.
+//! Reads that overlap, so that one of them is always open. This is a file of its own, because the bench `day_two` uses
+//! it too.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -7,7 +8,7 @@ use std::time::Duration;
 use futures_lite::future::block_on;
 use lockkeeper::{Database, ErrorKind};
 
-/// Two threads whose reads overlap: each holds its read open until the other's has begun.
+/// Starts two threads whose reads overlap: each read stays open until the other thread's next read has begun.
 pub(crate) fn overlapping(
     db: &Database,
     sql: &'static str,
@@ -18,7 +19,8 @@ pub(crate) fn overlapping(
     let (first, second) = (theirs.next().expect("two"), theirs.next().expect("two"));
     let mut mine = mine.into_iter();
     let (to_first, to_second) = (mine.next().expect("two"), mine.next().expect("two"));
-    // (tells the other that its read has begun, hears that the other's has)
+    // For each thread: the channel by which it tells the other that its read has begun, and the one by which it hears
+    // that.
     [(to_second, first), (to_first, second)]
         .into_iter()
         .map(|(tell, hear)| {
@@ -30,16 +32,16 @@ pub(crate) fn overlapping(
                     let (tell, hear) = (tell.clone(), Arc::clone(&hear));
                     let read = db.read_once(move |s| {
                         let n = s.query_row(sql, [], |row| row.get(0))?;
-                        // Full: the other has not looked yet, and will find it.
+                        // If the channel is full, the other thread has not received the last message yet, and will.
                         let _ = tell.try_send(());
                         let hear = hear.lock().expect("no panic");
-                        // Bounded, for the case that the other has just stopped.
+                        // The wait has a limit, because the other thread may have stopped.
                         let _ = hear.recv_timeout(Duration::from_millis(20));
                         Ok::<i64, rusqlite::Error>(n)
                     });
                     match block_on(read) {
                         Ok(_) => reads += 1,
-                        // A read that took 100 ms on a crowded machine may be cut.
+                        // On a busy machine a read may take 100 ms. Then the library may end it.
                         Err(error) => assert_eq!(error.kind(), ErrorKind::SnapshotExpired),
                     }
                 }

@@ -1,4 +1,4 @@
-//! Panics go to their own callers.
+//! A panic goes to the caller of its own call.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 
@@ -14,7 +14,7 @@ use crate::support::{
 #[derive(Debug, PartialEq)]
 struct Payload(i64);
 
-/// The payload of the panic that polling `future` to its end resumes.
+/// Polls `future` to its end and returns the payload of the panic that it resumes.
 fn panic_of<F: Future>(future: F) -> Payload
 where
     F::Output: std::fmt::Debug,
@@ -23,7 +23,7 @@ where
     *payload.downcast().expect("the payload that was thrown")
 }
 
-/// Keeps the panic hook from writing thousands of reports.
+/// Keeps the panic hook from reporting the panics that these tests make on purpose.
 fn quiet() {
     std::panic::set_hook(Box::new(|info| {
         let expected = info.payload().is::<Payload>()
@@ -179,7 +179,7 @@ fn a21_a_panic_in_a_destructor_ends_no_thread() {
             let db = dir.builder(place).readers(1).readers_max(1).blocking_open().expect("opens");
             db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("the table");
             for n in 0..20 {
-                // A captured value, dropped after the answer.
+                // The captured value is dropped after the answer.
                 let explosive = Explosive;
                 let write = db.write(move |tx| {
                     let _captured = &explosive;
@@ -192,7 +192,7 @@ fn a21_a_panic_in_a_destructor_ends_no_thread() {
                     Ok(())
                 });
                 block_on(read).expect("the read itself is fine");
-                // A result that nobody fetches.
+                // The future is dropped before the result is fetched.
                 let (begun, has_begun) = std::sync::mpsc::channel();
                 let (release, released) = std::sync::mpsc::channel::<()>();
                 let mut write = db.write_once(move |_| {
@@ -204,7 +204,7 @@ fn a21_a_panic_in_a_destructor_ends_no_thread() {
                 has_begun.recv().expect("it runs");
                 drop(write);
                 drop(release);
-                // A call that times out in the queue is dropped by the clock.
+                // The clock's thread drops a call that times out in the queue.
                 let held = HeldWriter::hold(&db);
                 let explosive = Explosive;
                 let late = db.write(move |_| {
@@ -261,7 +261,7 @@ fn a23_a_resource_that_cannot_be_built_again_is_an_error_for_each_call() {
         assert_eq!(worker.blocking_call(|built| *built), Ok(1));
         assert_eq!(worker.blocking_call(|built| *built), Err(CallError::Faulted));
         assert_eq!(worker.blocking_call(|built| *built), Err(CallError::Faulted));
-        // Each call tries again.
+        // Each call builds the resource again.
         assert_eq!(worker.blocking_call(|built| *built), Ok(4));
         worker.blocking_close().expect("closes");
     });

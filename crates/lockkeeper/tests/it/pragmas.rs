@@ -1,9 +1,9 @@
-//! Whatever PRAGMA a call sets: afterwards its connection, and every other, reads as after opening
+//! Whatever PRAGMA a call sets, afterwards its connection and all others read the same settings as after opening
 //! (promise A40).
 //!
-//! The matrix is every PRAGMA that SQLite lists, times every value that may mean something, times every
-//! kind of call. The default run leaves out some values, and has all PRAGMAs of a call set on one database;
-//! the long form takes all values, with a database for each PRAGMA.
+//! The tests combine every PRAGMA that SQLite lists with every value that may mean something and every kind of call.
+//! The default form leaves out some values, and sets all PRAGMAs of a kind of call on one database. The long form takes
+//! all values, with a database for each PRAGMA.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ const VALUES: [&str; 32] = [
     "0x10002",
 ];
 
-/// What a file keeps, and an exclusive call may well change (`docs/design/state.md`).
+/// Settings that are stored in the file, so an exclusive call may change them (`docs/design/state.md`).
 const OF_THE_FILE: [&str; 9] = [
     "application_id",
     "auto_vacuum",
@@ -61,7 +61,7 @@ const OF_THE_FILE: [&str; 9] = [
     "user_version",
 ];
 
-/// They look through the whole file, name other objects, or answer with what was compiled in.
+/// PRAGMAs that are no settings: they check the whole file, list other objects, or report what was compiled in.
 const NO_SETTINGS: [&str; 5] =
     ["compile_options", "function_list", "integrity_check", "module_list", "quick_check"];
 
@@ -73,7 +73,7 @@ fn pragmas() -> Vec<String> {
     names.collect::<rusqlite::Result<_>>().expect("names")
 }
 
-/// What every PRAGMA reads that can be read.
+/// The values of all PRAGMAs that can be read.
 type Readings = BTreeMap<String, String>;
 
 fn readings(list: &[String], mut read: impl FnMut(&str) -> rusqlite::Result<String>) -> Readings {
@@ -82,7 +82,7 @@ fn readings(list: &[String], mut read: impl FnMut(&str) -> rusqlite::Result<Stri
 
 fn settings(all: &[String]) -> Vec<String> {
     let other = |name: &&String| !NO_SETTINGS.contains(&name.as_str());
-    // These would do something.
+    // Without an argument these PRAGMAs do something.
     let idle = |name: &&String| {
         !["incremental_vacuum", "optimize", "shrink_memory", "wal_checkpoint"]
             .contains(&name.as_str())
@@ -98,7 +98,7 @@ fn read_all(s: &Snapshot, list: &[String]) -> rusqlite::Result<Readings> {
     Ok(readings(list, |name| s.pragma_query_value(None, name, shown)))
 }
 
-/// Sets it as a program would that does not look at the answer.
+/// Sets the PRAGMA and ignores errors and results.
 fn set(conn: &Connection, sql: &str) {
     if let Ok(mut statement) = conn.prepare(sql) {
         let mut rows = statement.raw_query();
@@ -114,7 +114,7 @@ fn set_in_call(s: &Snapshot, sql: &str) {
     }
 }
 
-/// The kinds of call.
+/// The kinds of calls that set PRAGMAs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
     Write,
@@ -128,7 +128,7 @@ enum By {
 const BY: [By; 6] = [By::Write, By::Exclusive, By::Lease, By::Read, By::Short, By::Snapshot];
 
 fn set_by(db: &Database, by: By, sql: String) {
-    // Whether it is refused does not matter here.
+    // Whether the PRAGMA is refused does not matter here.
     let _ = match by {
         By::Write => db.blocking_write(move |tx| {
             set_in_call(tx, &sql);
@@ -168,7 +168,7 @@ fn set_by(db: &Database, by: By, sql: String) {
     };
 }
 
-/// What the writer, a reader, a short read and a new connection read.
+/// The values that the writer, a reader and a short read get.
 fn all_readings(db: &Database, list: &[String]) -> [Readings; 3] {
     let of = |list: &[String]| {
         let list = list.to_vec();
@@ -183,7 +183,7 @@ fn all_readings(db: &Database, list: &[String]) -> [Readings; 3] {
     [writer, reader, short]
 }
 
-/// What of it belongs to connections, and is to be the same.
+/// Only the values that belong to connections and must stay the same.
 fn of_connections(readings: [Readings; 3], except: &[&str]) -> [Readings; 3] {
     readings.map(|mut all| {
         all.retain(|name, _| !except.contains(&name.as_str()));
@@ -204,7 +204,7 @@ fn check(by: By, names: &[String], values: &[&str]) {
         tx.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY CHECK (id >= 0), v)")
     })
     .expect("a table");
-    // What a write may set, and what it changes by itself.
+    // The PRAGMAs that such a call may change in the file, and those that change by themselves.
     let own: &[&str] = match by {
         By::Exclusive => &OF_THE_FILE,
         _ => &["application_id", "data_version", "page_count", "schema_version", "user_version"],
@@ -265,7 +265,7 @@ fn a40_no_pragma_that_an_exclusive_call_sets_is_read_by_the_next() {
     });
 }
 
-/// The temporary file has a header too.
+/// The temporary database has a header too, with these two fields.
 #[test]
 fn a40_a_call_cannot_set_the_version_of_the_temporary_file() {
     let dir = Dir::new();
@@ -279,7 +279,7 @@ fn a40_a_call_cannot_set_the_version_of_the_temporary_file() {
     db.blocking_close().expect("closes");
 }
 
-/// What is the file's stays, because an exclusive call is how it is changed.
+/// Settings in the file stay, because exclusive calls exist to change them.
 #[test]
 fn a40_what_an_exclusive_call_sets_in_the_file_stays() {
     within(HANG, || {
@@ -306,7 +306,7 @@ fn a40_what_an_exclusive_call_sets_in_the_file_stays() {
     });
 }
 
-/// Limits of the process would meet every database of it, and nothing could take them back.
+/// Limits of the process would affect every database of the process, and the library could not restore them.
 #[test]
 fn a40_an_exclusive_call_cannot_set_what_belongs_to_the_process() {
     let dir = Dir::new();

@@ -1,4 +1,4 @@
-//! Processes that write to one file at once.
+//! Processes that write to one file at the same time.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,8 +15,8 @@ fn run_time() -> Duration {
     if long() { Duration::from_secs(60) } else { Duration::from_secs(2) }
 }
 
-/// What a child process does: see `crash.rs`. Writes for a time; says how many writes were acked, how
-/// many failed, and the 99th percentile and the longest of their waits in microseconds.
+/// The work of a child process (`crash.rs`). Writes for some time. Then reports how many writes were answered, how many
+/// failed, and the 99th percentile and the maximum of their times in microseconds.
 pub(crate) fn child(file: &Path) {
     let db = Database::builder(file).readers(1).blocking_open().expect("opens");
     say("ready\n");
@@ -51,7 +51,7 @@ fn b03_two_processes_with_many_writers_meet_no_error() {
             assert_eq!(failed, 0, "writes failed");
             acked.push(writes);
         }
-        // Both got their turn, and nothing was lost.
+        // Both processes got their turns, and no answered write is missing.
         let all: u64 = acked.iter().sum();
         assert!(acked.iter().all(|&writes| writes * 20 >= all), "one of them starved: {acked:?}");
         let conn = rusqlite::Connection::open(&file).expect("opens");

@@ -1,5 +1,5 @@
-//! What programs written for rusqlite find again (A55): one function for connections, snapshots and transactions, and
-//! rusqlite's methods, each within the bounds of its call.
+//! What programs written for rusqlite can keep (A55): one function for connections, snapshots and transactions, and
+//! rusqlite's methods, within the limits of their call.
 
 use lockkeeper::rusqlite::types::Type;
 use lockkeeper::rusqlite::{self, Error as Sql, ErrorCode};
@@ -7,7 +7,7 @@ use lockkeeper::{Executor, Queryable, Transaction};
 
 use crate::support::{Dir, PLACES, Place, db_at, on_each_place};
 
-/// What a table of names holds, asked in every way there is.
+/// Reads a table of names by every method of the trait.
 fn look(db: &impl Queryable) -> rusqlite::Result<Vec<String>> {
     let all = "SELECT text FROM name ORDER BY id";
     let by = "SELECT text FROM name WHERE id = ?1";
@@ -148,7 +148,7 @@ fn a55_a_row_is_mapped_with_errors_of_ones_own() {
         assert_eq!(even("INSERT INTO t VALUES (2, 0) RETURNING id"), Ok(2));
         assert_eq!(even("INSERT INTO t VALUES (3, 0) RETURNING id"), Err(Own::Odd(3)));
         assert_eq!(even("SELECT id FROM t WHERE id = 9"), Err(Own::Sql(Sql::QueryReturnedNoRows)));
-        // What the row was refused for undoes what was written.
+        // The error of the mapping function undoes the row that the statement wrote.
         let count = "SELECT count(*) FROM t";
         assert_eq!(db.blocking_read(|s| s.query_row(count, [], |row| row.get(0))).ok(), Some(1));
     });
@@ -217,7 +217,7 @@ fn a55_counters_and_the_state_of_the_transaction_are_the_calls_own() {
             later.raw_bind_parameter(1, 9)?;
             tx.execute("INSERT OR ROLLBACK INTO t VALUES (1, 1)", []).expect_err("it is there");
             assert!(tx.is_autocommit());
-            // Without the check these would be stored by themselves.
+            // Without the check, these statements would run and be committed by themselves.
             later.raw_execute().expect_err("there is no transaction");
             assert!(later.raw_query().is_err() && tx.table_exists(None, "t").is_err());
             Ok(())

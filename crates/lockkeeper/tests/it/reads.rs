@@ -19,10 +19,10 @@ fn rows(s: &lockkeeper::Snapshot) -> rusqlite::Result<i64> {
     s.query_row(COUNT, [], |row| row.get(0))
 }
 
-/// reader          | writer
-/// counts          |
-///                 | commits a row
-/// counts the same |
+/// reader                  | writer
+/// counts the rows         |
+///                         | commits a row
+/// counts the same number  |
 #[test]
 fn a09_two_counts_of_one_read_agree_across_a_commit() {
     within(HANG, || {
@@ -40,7 +40,7 @@ fn a09_two_counts_of_one_read_agree_across_a_commit() {
         });
         has_counted.recv().expect("the read begins");
         db.blocking_write(|tx| insert(tx, 1)).expect("a commit in between");
-        // Another read sees it already.
+        // Another read already sees the row.
         assert_eq!(db.blocking_read(rows).expect("a read"), 1);
         go_on.send(()).expect("the read waits");
         assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), (0, 0));
@@ -58,7 +58,7 @@ fn a09_readers_are_read_only_by_their_open_flag() {
         .readers(3)
         .setup(move |conn| {
             let read_only = conn.is_readonly("main")?;
-            // Here everything is allowed, and still a reader cannot write.
+            // `setup` runs before the authorizer is installed. Even then a reader's connection cannot write.
             conn.execute_batch("PRAGMA query_only = 0")?;
             let written =
                 conn.execute_batch("CREATE TABLE IF NOT EXISTS s (v); INSERT INTO s VALUES (1)");
@@ -79,7 +79,7 @@ fn a09_readers_are_read_only_by_their_open_flag() {
     db.blocking_close().expect("closes");
 }
 
-/// A task's own writes are there in the next read, whichever way it reads.
+/// A task finds its own write in its next read, on a reader thread or as a short read.
 #[test]
 fn a10_a_read_sees_every_write_that_was_answered() {
     const TASKS: i64 = 16;
@@ -132,8 +132,8 @@ fn a10_a_read_sees_every_write_that_was_answered() {
     }
 }
 
-/// Many writers; each takes the snapshot of its commit. All calls of one commit see the same
-/// state, which holds the last of them and nothing of the next commit.
+/// Many threads write, and each takes the snapshot of its commit. All snapshots of a commit show the same state, which
+/// includes the last call of the commit and nothing of the next commit.
 #[test]
 fn a10_a_snapshot_after_a_commit_shows_exactly_that_commit() {
     for place in PLACES {
@@ -148,7 +148,7 @@ fn a10_a_snapshot_after_a_commit_shows_exactly_that_commit() {
                 tx.execute("INSERT INTO t VALUES (1, 0)", []).map(drop)
             })
             .expect("the table is created");
-            // By commit: what its snapshots show, and the greatest value its calls wrote.
+            // For each commit: the value that its snapshots show, and the greatest value that its calls wrote.
             let commits = Arc::new(Mutex::new(BTreeMap::<u64, (i64, i64)>::new()));
             let threads: Vec<_> = (0..8)
                 .map(|_| {
@@ -204,7 +204,7 @@ fn a10_a_held_snapshot_stays_as_it_was() {
     });
 }
 
-/// Polls reads on `snapshot` until one fails.
+/// Reads on `snapshot` until a read fails.
 fn until_released(snapshot: &lockkeeper::HeldSnapshot) -> lockkeeper::Error {
     loop {
         match snapshot.blocking_read(rows) {
@@ -214,7 +214,7 @@ fn until_released(snapshot: &lockkeeper::HeldSnapshot) -> lockkeeper::Error {
     }
 }
 
-/// Whether the whole WAL could be copied and cut back.
+/// Whether a checkpoint could copy the whole WAL and truncate it.
 fn truncated(db: &Database) -> bool {
     let busy = db.blocking_exclusive(|conn| {
         conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
@@ -285,7 +285,8 @@ fn a11_as_many_snapshots_as_allowed_and_no_more() {
     }
 }
 
-/// A reader thread that has just answered a snapshot's last read still has it in its hands.
+/// The reader thread may still hold a snapshot whose last read it has just answered. That must not keep the snapshot's
+/// place.
 #[test]
 fn a11_whoever_drops_a_snapshot_may_take_the_next_at_once() {
     let rounds = count(2_000, 20_000);
@@ -300,13 +301,13 @@ fn a11_whoever_drops_a_snapshot_may_take_the_next_at_once() {
                 let mut read = snapshot.read(|s| s.table_exists(None, "t"));
                 match round % 3 {
                     0 => assert!(block_on(&mut read).expect("a read")),
-                    // The read alone keeps the snapshot until it is answered, ...
+                    // Only the read keeps the snapshot, until the read is answered.
                     1 => {
                         drop(snapshot);
                         assert!(block_on(&mut read).expect("a read"));
                         continue;
                     }
-                    // ... or dropped, perhaps while it runs.
+                    // The read is dropped too, perhaps while it runs.
                     _ => {
                         let _ = poll_once(&mut read);
                         drop(snapshot);
@@ -321,7 +322,7 @@ fn a11_whoever_drops_a_snapshot_may_take_the_next_at_once() {
     }
 }
 
-/// A memory database reads on the writer's connection, between two batches.
+/// A memory database runs a read on the writer's connection, between two batches.
 #[test]
 fn a35_memory_reads_wait_for_no_one_but_the_batch() {
     within(HANG, || {
@@ -349,24 +350,24 @@ fn a35_memory_databases_are_apart() {
     one.blocking_write(|tx| tx.execute_batch(TABLE)).expect("the table");
     two.blocking_write(|tx| tx.execute_batch(TABLE)).expect("a table of the same name");
     one.blocking_write(|tx| insert(tx, 1)).expect("a write");
-    // All clones, clients and readers of one see the same one.
+    // All clones and clients of a memory database use the same database.
     let clone = one.clone();
     assert_eq!(ids(&one.client("web")), [1]);
     assert_eq!(ids(&clone), [1]);
     assert_eq!(ids(&two), []);
     one.blocking_close().expect("closes");
     two.blocking_close().expect("closes");
-    // No file of that name, as a shared cache or a URI would leave.
+    // A memory database makes no file of this name.
     assert!(!std::path::Path::new(":memory:").exists());
 }
 
-/// reader                    | caller
-/// is held up                |
-///                           | asks; then somebody else does, who will take long
-/// answers                   |
-/// goes on to the long one   |
-///                           | has its answer
-/// is let go                 |
+/// reader                    | callers
+/// serves a held-up read     |
+///                           | one submits a read, then another one submits a long read
+/// answers the first of them |
+/// begins the long read      |
+///                           | the first of them gets its answer
+/// ends the long read        |
 #[test]
 fn a10_an_answered_caller_is_woken_while_the_reader_is_busy_with_the_next() {
     within(HANG, || {

@@ -11,10 +11,10 @@ use crate::support::{
     Dir, HANG, Place, TABLE, block_on, ids, insert, kind, warnings_of_the_file, within,
 };
 
-/// The row of the database that takes the place of the other.
+/// The only row of the other database, which takes the place of the first one.
 const OTHERS: i64 = 1_000_000;
 
-/// What happens to the file in `dir/home`.
+/// Something that happens to the file in `dir/home`, and what the error says of it.
 struct Mishap {
     name: &'static str,
     happen: fn(&Dir),
@@ -29,13 +29,14 @@ fn remove(dir: &Dir, name: &str) {
     std::fs::remove_file(dir.file(name)).expect("it is there");
 }
 
-/// A copy of a file takes its place: another inode with the same bytes.
+/// Replaces a file by a copy of it: another inode with the same bytes.
 fn replace(dir: &Dir, name: &str) {
     std::fs::copy(dir.file(name), dir.file("twin")).expect("a copy");
     rename(dir, "twin", name);
 }
 
-/// As a shell does for `> file`. By another process: a descriptor that is closed here would drop SQLite's locks.
+/// Empties a file, as `> file` does in a shell. Another process does it, because closing a descriptor here would drop
+/// SQLite's locks.
 fn cut(dir: &Dir, name: &str) {
     let cut = std::process::Command::new("truncate").arg("--size=0").arg(dir.file(name)).status();
     assert!(cut.expect("coreutils").success());
@@ -70,7 +71,7 @@ fn mishaps() -> Vec<Mishap> {
     ]
 }
 
-/// A database in `dir/home` with the rows 1 to 5, and `dir/other.db`, closed, with another.
+/// A database in `dir/home` with the rows 1 to 5, and a closed database `dir/other.db` with another row.
 fn two(dir: &Dir) -> Database {
     let other = Database::blocking_open(dir.file("other.db")).expect("opens");
     other.blocking_write(|tx| tx.execute_batch(TABLE)).expect("a table");
@@ -86,12 +87,12 @@ fn two(dir: &Dir) -> Database {
     db
 }
 
-/// Rows that may be read: those of the database that was opened.
+/// Checks that a read has not seen rows of the other database.
 fn only_own(seen: &[i64], name: &str) {
     assert!(!seen.contains(&OTHERS), "{name}: read from the other file: {seen:?}");
 }
 
-/// Everything that can be asked of it says what has happened.
+/// Checks that every kind of call reports what has happened.
 fn all_told(db: &Database, dir: &Dir, Mishap { name, said, .. }: &Mishap) {
     let error = db.blocking_write(|tx| insert(tx, 77)).expect_err("a write");
     let text = error.to_string();
@@ -114,7 +115,7 @@ fn all_told(db: &Database, dir: &Dir, Mishap { name, said, .. }: &Mishap) {
     assert!(!dir.file("copy.db").exists());
     let warnings = warnings_of_the_file(db);
     assert!(matches!(&warnings[..], [one] if one.contains(said)), "{name}: {warnings:?}");
-    // While it is open, the one that took its place is not opened either: its WAL has the same name.
+    // The lost file still counts as open until this close.
     let closed = db.blocking_close().expect_err("what was answered may be lost");
     assert!(closed.is_replaced() && closed.to_string().contains(said), "{name}: {closed}");
 }
@@ -126,12 +127,12 @@ fn rows_of(path: &Path) -> Vec<i64> {
     rows
 }
 
-/// The rows of whatever file has the right name now, if any; it is whole.
+/// Checks the rows of the files that can be found now.
 fn check_what_is_there(dir: &Dir, name: &str, answered: &[i64]) {
     let (home, away) = (dir.file("home/test.db"), dir.file("away/test.db"));
     match name {
         "replaced" | "directory replaced" => assert_eq!(rows_of(&home), [OTHERS], "{name}"),
-        // The file itself is where it was, and everything that was answered could be brought into it.
+        // The database file stayed in its place, and all answered writes were copied into it.
         "WAL deleted" => assert_eq!(rows_of(&home), answered, "{name}"),
         _ => {}
     }
@@ -143,7 +144,7 @@ fn check_what_is_there(dir: &Dir, name: &str, answered: &[i64]) {
     assert_eq!(rows_of(&moved), answered, "{name}: the file that was moved");
 }
 
-/// Writes go on until they are told.
+/// Writes go on until one of them gets the error.
 #[test]
 fn a42_while_writes_are_answered_it_is_told_within_a_second() {
     for mishap in mishaps() {
@@ -159,13 +160,13 @@ fn a42_while_writes_are_answered_it_is_told_within_a_second() {
                     Ok(()) => answered.push(id),
                     Err(error) => break error,
                 }
-                // Neither an old nor a new connection reads another file.
+                // Neither an existing connection nor a new one reads the other file.
                 if let Ok(snapshot) = block_on(db.snapshot()) {
                     only_own(&snapshot.blocking_read(rows).unwrap_or_default(), mishap.name);
                 }
                 only_own(&db.blocking_read(rows).unwrap_or_default(), mishap.name);
             };
-            // The promise; ten times as long on a machine that is busy with other things.
+            // The promise is one second. A busy machine may take ten times as long.
             assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
             assert!(error.is_replaced(), "{}: {error}", mishap.name);
             all_told(&db, &dir, &mishap);
@@ -179,7 +180,7 @@ fn rows(s: &lockkeeper::Snapshot) -> rusqlite::Result<Vec<i64>> {
     s.prepare("SELECT id FROM t")?.query_map([], |row| row.get(0))?.collect()
 }
 
-/// How a program may meet it that has done nothing for longer than a look is old.
+/// The first calls of a program that has been idle for longer than a check stays valid.
 #[test]
 fn a42_the_first_call_after_a_while_is_told() {
     type Ask = fn(&Database, &Dir) -> ErrorKind;
@@ -199,7 +200,7 @@ fn a42_the_first_call_after_a_while_is_told() {
             let db = two(&dir);
             block_on(db.read(rows).short()).expect("a read");
             rename(&dir, "other.db", "home/test.db");
-            // Time itself is what is tested: looks grow old.
+            // The test is about time, so it must wait: the last check of the file must become too old.
             std::thread::sleep(Duration::from_millis(1100));
             assert_eq!(ask(&db, &dir), ErrorKind::Replaced, "{what}");
             assert_eq!(kind(db.blocking_close()), ErrorKind::Replaced, "{what}");
@@ -226,7 +227,7 @@ fn a42_what_is_under_way_is_told_too() {
     });
 }
 
-/// A call that is longer than a look is old is not stored in a file that is gone.
+/// A call runs for longer than a check stays valid. It is not stored in a file that was replaced meanwhile.
 #[test]
 fn a42_a_long_call_is_not_answered_from_a_file_that_is_gone() {
     within(HANG, || {
@@ -236,7 +237,7 @@ fn a42_a_long_call_is_not_answered_from_a_file_that_is_gone() {
         let written = db.blocking_write(move |tx| {
             insert(tx, 6)?;
             std::fs::rename(&from, &to).expect("a rename");
-            // Time itself is what is tested: the look before the call grows old.
+            // The test is about time, so it must wait: the check before the call must become too old.
             std::thread::sleep(Duration::from_millis(1100));
             Ok(())
         });
@@ -252,7 +253,7 @@ fn a42_what_belongs_to_the_file_is_no_false_alarm() {
         let dir = Dir::new();
         let db = two(&dir);
         let (copy, file) = (dir.file("copy.db"), dir.file("home/test.db"));
-        // Longer than a look at the file is good for, so that the next call looks again.
+        // Longer than a check stays valid, so that the next call checks again.
         let wait = || std::thread::sleep(Duration::from_millis(300));
         let check = |what: &str| {
             wait();
@@ -275,7 +276,7 @@ fn a42_what_belongs_to_the_file_is_no_false_alarm() {
         other.execute_batch("INSERT INTO t VALUES (100, 100)").expect("a row");
         drop(other);
         check("another program that came and went");
-        // Its connection swapped for another, the writer opens its own again.
+        // The call swaps the connection, so the writer opens its own connection again.
         db.blocking_exclusive(|conn| {
             *conn = Connection::open_in_memory()?;
             Ok(())
@@ -289,7 +290,7 @@ fn a42_what_belongs_to_the_file_is_no_false_alarm() {
         std::fs::write(dir.file("home/neighbour"), b"text").expect("a file");
         check("another file in its directory");
         db.blocking_close().expect("closes");
-        // Closed, the file is anybody's.
+        // After the close, the file may be replaced.
         lockkeeper::blocking_restore(&copy, &file).expect("restored");
         assert_eq!(warnings_of_the_file(&db), Vec::<String>::new());
         db.blocking_close().expect("closes again");
@@ -301,7 +302,7 @@ fn a42_what_belongs_to_the_file_is_no_false_alarm() {
     });
 }
 
-/// In memory there is no file that could be missed.
+/// A memory database has no file that could be lost.
 #[test]
 fn a42_a_memory_database_has_no_file_to_miss() {
     let dir = Dir::new();

@@ -1,5 +1,4 @@
-//! The queue with resources that are no SQLite: one that cannot leave its thread, and another
-//! embedded store.
+//! The queue with resources other than SQLite: one that cannot leave its thread, and another embedded store.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -39,10 +38,10 @@ fn a31_a_resource_that_cannot_leave_its_thread() {
 
 const NUMBERS: TableDefinition<'_, u64, u64> = TableDefinition::new("numbers");
 
-/// Group commit over another store: the resource keeps a write transaction open between calls.
+/// Group commit over another store: the resource collects rows in several calls and stores them in one commit.
 struct Store {
     database: redb::Database,
-    /// Neither can leave this thread.
+    /// The `Rc` cannot leave this thread.
     uncommitted: Rc<RefCell<Vec<(u64, u64)>>>,
 }
 
@@ -90,7 +89,7 @@ fn a31_a_second_embedded_store() {
         let flushed = worker.blocking_call(Store::flush).expect("a call").expect("a commit");
         assert_eq!(flushed as u64, rows);
         worker.blocking_close().expect("closes");
-        // The file is free again, and everything is in it.
+        // The store can be opened again and holds all rows.
         let worker = spawn(path).expect("the store opens again");
         let sum = worker.blocking_call(|store| {
             let tx = store.database.begin_read()?;

@@ -1,4 +1,4 @@
-//! The same small suite on every kind of executor, and on none.
+//! The same small suite on every kind of executor, and without an executor.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::support::{
     Dir, ENDLESS, HANG, PLACES, Place, TABLE, block_on, ids, insert, poll_once, within,
 };
 
-/// Opening, writing, reading, snapshots, deadlines, cancels, errors, closing.
+/// Opens, writes, reads, takes snapshots, lets a deadline pass, cancels, fails, and closes.
 async fn suite(place: Place) -> Result<(), Error> {
     let dir = Dir::new();
     let db: Database = dir.builder(place).open().await?;
@@ -26,7 +26,7 @@ async fn suite(place: Place) -> Result<(), Error> {
     assert_eq!((snapshot.read(count).await?, after.read(count).await?), (20, 21));
     let endless = |s: &lockkeeper::Snapshot| s.query_row(ENDLESS, [], |row| row.get::<_, i64>(0));
     let late = db.read(endless).deadline(Duration::from_millis(20)).await;
-    // Where the machine is busy, the deadline may pass before the query begins; a16 checks the phases.
+    // On a busy machine the deadline may pass before the query begins. The tests of promise A16 check the phases.
     let kind = late.expect_err("it is late").kind();
     assert!(matches!(kind, ErrorKind::Timeout(Phase::Running | Phase::Queued)), "{kind:?}");
     let mut canceled = Box::pin(db.write(move |tx| {
@@ -46,7 +46,7 @@ async fn suite(place: Place) -> Result<(), Error> {
     Ok(())
 }
 
-/// Runs the suite on both kinds of database, several at once where `run` allows it.
+/// Runs the suite with `run`, on a file and then in memory.
 fn on(run: impl Fn(Place) + Send + 'static) {
     within(HANG, move || PLACES.into_iter().for_each(run));
 }

@@ -1,4 +1,4 @@
-//! What callers' threads and schedulers feel: nothing.
+//! The library does not hold up the threads and schedulers of its callers.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use crate::support::{
     kind, lock_of_another, poll_once, within,
 };
 
-/// A ticker of 1 ms is never later than this while it is the only task that is ready.
+/// If a ticker of 1 ms that is the only ready task is later than this, its scheduler was blocked.
 const STOOD_STILL: Duration = Duration::from_millis(100);
 
-/// The worst lateness of a ticker of 1 ms during `ticks` of it.
+/// How late a ticker of 1 ms is at worst during `ticks` ticks.
 async fn worst_tick(ticks: u32) -> Duration {
     let mut worst = Duration::ZERO;
     for _ in 0..ticks {
@@ -42,7 +42,7 @@ fn a02_a_single_threaded_scheduler_ticks_on_while_everything_waits() {
                 reader.read(|s| s.query_row(ENDLESS, [], |row| row.get::<_, i64>(0))).await
             });
             tokio::task::yield_now().await;
-            // The queue is full: one call waits for the lock, four for their turn, the rest for
+            // When the queue is full, one call waits for the lock, four wait for their turn, and the others wait for
             // room.
             let refused = loop {
                 match db.try_write(|_| Ok(())) {
@@ -52,8 +52,8 @@ fn a02_a_single_threaded_scheduler_ticks_on_while_everything_waits() {
                 tokio::task::yield_now().await;
             };
             assert_eq!(refused.reason, RefusedReason::Full);
-            // Other programs may keep this one from its processor for longer: a call that keeps the scheduler
-            // does so in every round.
+            // Other programs may take the processor for longer in one round. A call that blocks the scheduler does so
+            // in every round.
             let mut loaded = worst_tick(300).await;
             for _ in 0..9 {
                 if loaded < STOOD_STILL {
@@ -94,7 +94,7 @@ fn a03_a_single_caller_gets_a_commit_of_its_own_at_once() {
 
 #[test]
 fn a03_calls_that_wait_share_one_commit() {
-    // A busy machine may keep the writer from its processor for longer than a batch may take.
+    // The limit is long, because a busy machine may take the processor from the writer for longer than a batch may run.
     let (dir, db) = file_db(|builder| builder.batch_max(1024, Duration::from_secs(60), 16 << 20));
     let committed = Committed::new(&dir);
     let held = HeldWriter::hold(&db);
@@ -117,7 +117,8 @@ fn a03_calls_that_wait_share_one_commit() {
     db.blocking_close().expect("closes");
 }
 
-/// Against a raw connection in the same run: hand-off included, no timer's worth of delay.
+/// Compared with a raw connection in the same run. A write may cost the hand-off to the thread, but not a timer's
+/// delay.
 #[test]
 fn a03_a_single_caller_pays_the_hand_off_only() {
     let n = count(300, 20_000) as i64;
@@ -143,7 +144,7 @@ fn a03_a_single_caller_pays_the_hand_off_only() {
     }
     let ours = began.elapsed();
     println!("{n} writes: raw {plain:?}, here {ours:?}");
-    // A timer of 10 ms in the path would be noticed; a loaded machine is forgiven.
+    // The limit allows for a busy machine, but a timer of 10 ms in each write would exceed it.
     assert!(ours < plain * 10 + Duration::from_millis(5) * n as u32, "{ours:?} for {plain:?}");
     db.blocking_close().expect("closes");
 }
@@ -155,14 +156,15 @@ fn a16_a_deadline_covers_the_wait_for_the_lock() {
         let lock = lock_of_another(&dir.file("test.db"));
         let patience = Duration::from_millis(200);
         let began = Instant::now();
-        // In reverse: when one gives up, those behind it move up, from room to queue to lock.
+        // Later calls have shorter deadlines. If an earlier call gave up first, the calls behind it would move up and
+        // fail in another phase.
         let patiences = [patience, patience / 2, patience / 2, patience / 4];
         let mut writes: Vec<_> = patiences
             .into_iter()
             .enumerate()
             .map(|(id, patience)| db.write(move |tx| insert(tx, id as i64)).deadline(patience))
             .collect();
-        // The first is taken at once and meets the lock; then two wait for their turn.
+        // The writer takes the first call and waits for the lock. Then two calls wait for their turn.
         assert!(poll_once(&mut writes[0]).is_pending());
         wait_until_taken(&db);
         for write in &mut writes[1..] {
@@ -190,7 +192,7 @@ fn a16_a_deadline_covers_the_wait_for_the_lock() {
     });
 }
 
-/// Waits until the writer has taken what is accepted, so that there is room again.
+/// Waits until the writer has taken the accepted call, so that the queue has room for two calls.
 fn wait_until_taken(db: &lockkeeper::Database) {
     let mut fillers = Vec::new();
     loop {
@@ -226,7 +228,7 @@ fn a16_a_deadline_covers_the_run() {
         assert_eq!(kind(block_on(exclusive.deadline(patience))), Timeout(Phase::Running));
         println!("{place:?}: three endless calls of {patience:?} each took {:?}", began.elapsed());
         assert!(began.elapsed() < Duration::from_secs(5));
-        // A call that does not look at SQLite asks for itself.
+        // A call that runs no SQL asks whether it should stop.
         let write = db.write(|tx| {
             while tx.should_stop().is_none() {
                 std::thread::yield_now();
@@ -260,8 +262,8 @@ fn a16_canceling_ends_the_wait_for_the_lock() {
             db.write(|_| -> rusqlite::Result<()> { panic!("canceled, and yet it ran") });
         assert!(poll_once(&mut write).is_pending());
         drop(write);
-        // The lock is still held: only the cancel can have freed the writer for an exclusive call,
-        // which needs no lock.
+        // The lock is still held, and an exclusive call needs no lock. So the call runs only if the cancel has freed
+        // the writer.
         db.blocking_exclusive(|_| Ok(())).expect("the writer has given up the canceled call");
         drop(lock);
         db.blocking_write(|tx| insert(tx, 1)).expect("a write");

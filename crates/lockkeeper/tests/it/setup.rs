@@ -1,4 +1,4 @@
-//! What `setup` does is there on every connection.
+//! The effects of `setup` are on every connection.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -10,8 +10,8 @@ use rusqlite::limits::Limit;
 
 use crate::support::{Dir, HANG, PLACES, Place, TABLE, block_on, insert, kind, poll_once, within};
 
-/// A database whose setup defines a function, attaches a file, sets a PRAGMA, and (wrongly)
-/// switches foreign keys off; and how often it ran.
+/// A database whose `setup` defines a function, attaches a file, sets a PRAGMA, and switches foreign keys off, which
+/// the library undoes. Also returns a counter of its runs.
 fn with_setup(dir: &Dir, place: Place) -> (Database, Arc<AtomicUsize>) {
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&runs);
@@ -46,14 +46,14 @@ fn with_setup(dir: &Dir, place: Place) -> (Database, Arc<AtomicUsize>) {
     (db, runs)
 }
 
-/// Everything that setup did, as one value.
+/// Checks all effects of `setup` on the connection.
 fn check(s: &Snapshot) -> rusqlite::Result<()> {
     let seen: (i64, i64, bool, bool) = s.query_row(
         "SELECT twice(21), (SELECT v FROM side.s), 'a' LIKE 'A', (SELECT * FROM pragma_foreign_keys)",
         [],
         |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
     )?;
-    // Foreign keys are the library's promise.
+    // The library promises that foreign keys are on.
     assert_eq!(seen, (42, 5, false, true));
     Ok(())
 }
@@ -67,7 +67,7 @@ fn a34_setup_runs_on_every_connection_also_on_those_opened_later() {
             db.blocking_write(|tx| check(tx)).expect("the writer has it");
             db.blocking_read(check).expect("the reader has it");
             if place == Place::File {
-                // A reader that is held up has others opened beside it.
+                // While one reader is held up, the pool opens another one.
                 let (begun, has_begun) = mpsc::channel();
                 let (release, released) = mpsc::channel::<()>();
                 let mut holds = db.read_once(move |s| {
@@ -78,7 +78,7 @@ fn a34_setup_runs_on_every_connection_also_on_those_opened_later() {
                 assert!(poll_once(&mut holds).is_pending());
                 has_begun.recv().expect("it runs");
                 db.blocking_read(check).expect("a further reader has it");
-                // Which may have been opened before: that it read beside the first tells them apart.
+                // The other reader may have been opened before. The read ran beside the first one, so there are two.
                 assert!(runs.load(Ordering::SeqCst) >= 3, "the writer and two readers");
                 drop(release);
                 block_on(holds).expect("the first reader has it");
@@ -88,7 +88,7 @@ fn a34_setup_runs_on_every_connection_also_on_those_opened_later() {
                 for _ in 0..20 {
                     block_on(db.read(check).short()).expect("a short read has it");
                 }
-                // A writer's connection that is gone is opened again.
+                // If the writer's connection is lost, the writer opens a new one.
                 let before = runs.load(Ordering::SeqCst);
                 db.blocking_exclusive(|conn| {
                     *conn = rusqlite::Connection::open_in_memory()?;
@@ -117,7 +117,7 @@ fn a34_a_setup_that_fails_is_told_when_opening() {
     }
 }
 
-/// In a rollback journal one reader keeps every writer of the file waiting: until its end.
+/// With a rollback journal a reader would keep every writer of the attached file waiting until the reader ends.
 #[test]
 fn a34_a_snapshot_of_an_attached_file_does_not_hold_up_writes_to_it() {
     within(HANG, || {
@@ -145,7 +145,7 @@ fn a34_a_snapshot_of_an_attached_file_does_not_hold_up_writes_to_it() {
         db.blocking_write(|tx| tx.execute("INSERT INTO side.s VALUES (6)", [])).expect("no wait");
         assert_eq!(snapshot.blocking_read(sum).ok(), Some(5), "it stays as it was");
         assert_eq!(db.blocking_read(sum).ok(), Some(11));
-        // One that an exclusive call attaches is treated alike.
+        // A file that an exclusive call attaches is switched to WAL mode, too.
         let late = dir.file("late.db");
         let attached = late.clone();
         db.blocking_exclusive(move |conn| {
@@ -160,7 +160,7 @@ fn a34_a_snapshot_of_an_attached_file_does_not_hold_up_writes_to_it() {
     });
 }
 
-/// It would keep every other connection of the database from the file, and be waited for in vain.
+/// The lock would keep all other connections of the database waiting for the busy timeout, in vain.
 #[test]
 fn a34_a_setup_that_locks_the_file_for_one_connection_is_refused_at_once() {
     within(HANG, || {
@@ -171,7 +171,7 @@ fn a34_a_setup_that_locks_the_file_for_one_connection_is_refused_at_once() {
         let error = error.expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         assert!(error.to_string().contains("locking_mode"), "{error}");
-        // Without other connections it harms nobody.
+        // A memory database has no other connections, so the setting is harmless.
         let db = Database::builder(":memory:").setup(|conn| conn.execute_batch(locking));
         let db = db.blocking_open().expect("opens");
         db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("a table");
@@ -181,7 +181,7 @@ fn a34_a_setup_that_locks_the_file_for_one_connection_is_refused_at_once() {
 
 type Setup = Box<dyn Fn(&rusqlite::Connection) -> rusqlite::Result<()> + Send + Sync>;
 
-/// What no call could be served with, and what is said of it.
+/// Settings with which no call could be served, and what the error names.
 fn refused(place: Place) -> Vec<(String, Setup)> {
     let sql = |said: &str, sql: &'static str| {
         let setup: Setup = Box::new(move |conn| conn.execute_batch(sql));
@@ -235,7 +235,7 @@ fn a34_what_setup_may_not_leave_is_refused_by_its_name() {
     });
 }
 
-/// Every way of using a database that has statements of the library's own.
+/// Uses the database in every way for which the library runs statements of its own.
 fn use_it(db: &Database) -> Result<(), lockkeeper::Error> {
     let mut changes = db.changes();
     db.blocking_write(|tx| tx.execute_batch(TABLE))?;
@@ -257,7 +257,7 @@ fn use_it(db: &Database) -> Result<(), lockkeeper::Error> {
     db.blocking_write(|tx| insert(tx, 11))
 }
 
-/// What is refused is told with the least that will do; that much does for everything.
+/// The error for a limit that is too small names the smallest one that is accepted. With that limit everything works.
 #[test]
 fn a34_limits_that_setup_may_set_are_enough() {
     within(HANG, || {
@@ -279,7 +279,7 @@ fn a34_limits_that_setup_may_set_are_enough() {
     });
 }
 
-/// Inside a transaction SQLite ignores what is asked for.
+/// Inside a transaction SQLite ignores `PRAGMA foreign_keys`.
 #[test]
 fn a34_foreign_keys_are_on_whatever_setup_leaves_open() {
     within(HANG, || {

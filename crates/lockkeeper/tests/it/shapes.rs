@@ -1,4 +1,5 @@
-//! The shapes of what is public (A59): what may be sent, shared, compared, kept in a struct, or used after a panic.
+//! The properties of the public types (A59): which can be sent, shared, compared, kept in a struct, or used after a
+//! panic.
 
 use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -30,7 +31,7 @@ fn kept<T: Send + Sync + UnwindSafe + RefUnwindSafe>() {}
 
 #[test]
 fn a59_what_is_public_can_be_sent_shared_compared_and_used_after_a_panic() {
-    // Whatever the error of a handle's closures is, handles are handles.
+    // Handles have the same properties whatever the error type of their closures is.
     handle::<Database>();
     handle::<Client>();
     handle::<Client<OwnError>>();
@@ -39,7 +40,7 @@ fn a59_what_is_public_can_be_sent_shared_compared_and_used_after_a_panic() {
     handle::<Migrations>();
     shared::<Lease>();
     shared::<Error>();
-    // What holds neither a result nor an error of the closure yet, whatever they are.
+    // These futures hold neither a result nor an error of the closure, so its types do not matter.
     kept::<AcquireLease<OwnError>>();
     kept::<AcquireSnapshot<OwnError>>();
     kept::<Exclusive<OnConnection, OwnError, OwnError>>();
@@ -110,16 +111,16 @@ fn a59_calls_that_were_submitted_stand_in_a_struct_and_keep_their_order() {
         let writes = (0..20)
             .map(|id| db.write(move |tx| tx.query_row(insert, [id], |row| row.get(0))).submit());
         let mut pending = Pending { writes: writes.collect(), read: None };
-        // The last first: it was submitted last, and so it found the others.
+        // The last write was submitted last, so it found the rows of all others.
         let last = pending.writes.pop().expect("twenty of them");
         assert_eq!(block_on(last).expect("a write"), 19);
-        // Never awaited, and dropped when they were answered: they are stored.
+        // The writes between the first and the last are never awaited. They are stored all the same.
         let first = pending.writes.swap_remove(0);
         assert_eq!(block_on(first).expect("a write"), 0);
         pending.read = Some(db.read(move |s| s.query_row(count, [], |row| row.get(0))).submit());
         assert_eq!(block_on(pending.read.take().expect("submitted")).expect("a read"), 20);
         drop(pending);
-        // Inside a write a read runs at once.
+        // Inside a write, a read runs immediately.
         let inside = db.blocking_write(|_| {
             Ok(block_on(
                 db.read(move |s| s.query_row(count, [], |row| row.get::<_, i64>(0))).submit(),

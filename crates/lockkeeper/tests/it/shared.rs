@@ -12,10 +12,11 @@ use crate::support::{
     Dir, HANG, TABLE, Threads, block_on, ids, insert, kind, on_each_place, poll_once, within,
 };
 
-/// Whether two handles are of one instance: what one writes, the other has counted.
+/// Whether two handles are of the same instance: then each counts the writes of the other.
 fn are_one(one: &Database, other: &Database) -> bool {
     let before = other.stats().writes.run.count();
-    // One that writes is answered after it was counted, one that writes nothing maybe before.
+    // A write that changes something is counted before it is answered. A write that changes nothing may be counted
+    // later.
     let probe = "CREATE TABLE IF NOT EXISTS probe (x); INSERT INTO probe DEFAULT VALUES";
     one.blocking_write(move |tx| tx.execute_batch(probe)).expect("a write");
     other.stats().writes.run.count() == before + 1
@@ -27,7 +28,7 @@ fn a54_openers_of_a_file_get_one_instance_by_whatever_name() {
         let dir = Dir::new();
         let file = dir.file("app.db");
         symlink("app.db", dir.file("link.db")).expect("a link");
-        // However the first was opened.
+        // Sharing works however the first opener has opened the file.
         for shared in [false, true] {
             let first = match shared {
                 true => Database::blocking_open_shared(&file),
@@ -46,11 +47,11 @@ fn a54_openers_of_a_file_get_one_instance_by_whatever_name() {
             let refused = Database::blocking_open(&file).expect_err("opened for itself alone");
             assert_eq!(refused.kind(), ErrorKind::AlreadyOpen);
             assert!(refused.to_string().contains("open_shared"), "{refused}");
-            // Another file is another instance.
+            // Another file gets an instance of its own.
             let other = Database::blocking_open_shared(dir.file("other.db")).expect("opens");
             assert!(!are_one(&first, &other));
             other.blocking_close().expect("closes");
-            // It closes for all when one of them closes it.
+            // If one opener closes the instance, it is closed for all.
             let other = Database::blocking_open_shared(&file).expect("the same");
             other.blocking_close().expect("closes");
             assert_eq!(kind(first.blocking_write(|_| Ok(()))), ErrorKind::Closed);
@@ -106,7 +107,7 @@ fn a54_of_openers_that_come_at_once_one_opens_and_all_get_its_instance() {
                 assert!(are_one(one, &opened[0]), "round {round}");
             }
         }
-        // As tasks of one thread, too.
+        // Two openings in one thread, as two tasks.
         let dir = Dir::new();
         let file = dir.file("app.db");
         block_on(async {
@@ -144,10 +145,10 @@ fn a54_an_instance_that_is_being_closed_is_waited_for_and_another_opened() {
     });
 }
 
-/// first                     | second
-/// --------------------------+-------------------
+/// first opener             | second opener
+/// -------------------------+-------------------
 /// opens, held up in `setup` | waits
-/// fails, or is dropped      | opens for itself
+/// fails, or is dropped     | opens the file itself
 #[test]
 fn a54_when_the_first_opener_fails_the_next_one_opens() {
     within(HANG, || {
@@ -217,7 +218,7 @@ fn a54_opening_may_be_dropped_after_any_number_of_polls() {
     });
 }
 
-/// An opener that is never polled again is waited for no longer than was said.
+/// If the future of another opening is never polled again, an opener waits for no longer than the busy timeout.
 #[test]
 fn a54_an_opening_that_does_not_go_on_is_waited_for_within_reason() {
     within(HANG, || {
@@ -225,7 +226,7 @@ fn a54_an_opening_that_does_not_go_on_is_waited_for_within_reason() {
         let file = dir.file("app.db");
         let mut stuck = Box::pin(Database::builder(&file).open_shared());
         assert!(poll_once(&mut stuck).is_pending());
-        // Its thread has claimed the file before it makes it.
+        // The writer's thread claims the file before it creates it.
         while !file.exists() {
             std::thread::yield_now();
         }
@@ -241,7 +242,7 @@ fn a54_an_opening_that_does_not_go_on_is_waited_for_within_reason() {
 
 type Tune = fn(Builder) -> Builder;
 
-/// Each setting as it is at first, and another value of it.
+/// For each setting: the value of the first opener, and another value.
 const SETTINGS: [(&str, Tune, Tune); 24] = [
     ("synchronous", |b| b.synchronous(Synchronous::Normal), |b| b.synchronous(Synchronous::Off)),
     (
@@ -315,7 +316,7 @@ fn a54_a_setting_that_is_another_is_refused_by_name_and_one_left_out_is_not() {
     });
 }
 
-/// Every setting of the builder is compared, or not for a reason.
+/// Every setting of the builder must be compared, apart from two that need no comparison.
 #[test]
 fn a54_every_setting_has_a_case() {
     let text = include_str!("../../src/builder.rs");
@@ -327,7 +328,7 @@ fn a54_every_setting_has_a_case() {
         .map(|(name, _)| name)
         .collect();
     assert!(names.len() >= 24, "{names:?}");
-    // What is there need not be created; `immutable` goes the way of `read_only`.
+    // An open file exists, so `create_if_missing` does not matter. `immutable` is compared like `read_only`.
     names.retain(|name| !["create_if_missing", "immutable"].contains(name));
     names.retain(|name| !SETTINGS.iter().any(|(setting, ..)| setting == name));
     assert_eq!(names, Vec::<&str>::new(), "settings without a case");
@@ -357,7 +358,7 @@ fn a54_a_weak_handle_keeps_nothing_open() {
     let again = weak.upgrade().expect("it is open");
     assert!(are_one(&db, &again));
     drop(again);
-    // Whatever else keeps it open will do.
+    // A handle of a client keeps the database open, too.
     let client = db.client("other");
     drop(db);
     client.blocking_write(|tx| tx.execute_batch(TABLE)).expect("a write");
@@ -382,7 +383,7 @@ fn a54_a_closed_database_cannot_be_had_from_a_weak_handle() {
     });
 }
 
-/// Upgrades that race the drop of the last handle give an open database, or none.
+/// An upgrade that races the drop of the last handle returns either an open database or `None`.
 #[test]
 fn a54_an_upgrade_races_the_last_handle() {
     within(HANG, || {
@@ -404,7 +405,7 @@ fn a54_an_upgrade_races_the_last_handle() {
     });
 }
 
-/// The path is of no use in `differing` for a database that has none.
+/// A shared opening reports a missing directory as an ordinary one does.
 #[test]
 fn a54_a_missing_directory_is_told() {
     let opened = Database::blocking_open_shared(Path::new("/nowhere/app.db"));

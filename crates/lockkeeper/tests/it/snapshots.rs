@@ -1,5 +1,4 @@
-//! The connections behind held snapshots and short reads: how many there are, and that none outlives its
-//! database.
+//! The connections for held snapshots and short reads: how many are open, and that all are closed with the database.
 
 use std::sync::{Barrier, Mutex, mpsc};
 
@@ -9,8 +8,9 @@ use crate::support::{
     HANG, block_on, count, file_db, files_open_in, ids, insert, kind, poll_once, within,
 };
 
-/// SQLite keeps the descriptor of a closed connection, and uses it for the next, as long as another connection
-/// has a lock on the file, which in WAL mode each has: the descriptors tell how many there have been at once.
+/// While another connection has a lock on the file, SQLite keeps the descriptor of a closed connection for the next
+/// one. In WAL mode every connection has a lock. So the number of descriptors is the largest number of connections that
+/// were open at the same time.
 #[test]
 fn a11_clients_that_take_and_drop_snapshots_have_no_more_connections_than_allowed() {
     within(HANG, || {
@@ -26,7 +26,7 @@ fn a11_clients_that_take_and_drop_snapshots_have_no_more_connections_than_allowe
                 });
             }
         });
-        // The writer, the copier, two readers, two for short reads, two for snapshots.
+        // The writer, the copier, two readers, two connections for short reads, two for snapshots.
         let allowed = 1 + 1 + 2 + 2 + 2;
         let file = dir.file("test.db").canonicalize().expect("the file");
         let open = files_open_in(dir.path()).into_iter().filter(|open| *open == file).count();
@@ -36,13 +36,13 @@ fn a11_clients_that_take_and_drop_snapshots_have_no_more_connections_than_allowe
     });
 }
 
-/// | one thread | the other |
-/// |---|---|
-/// | takes the connection out of the snapshot | closes; finds the snapshot over |
-/// | gives it back | waits for it |
+/// thread that drops the snapshot           | thread that closes
+/// ------------------------------------------+--------------------------
+/// takes the connection out of the snapshot  | finds the snapshot over
+/// gives the connection back                 | waits for the connection
 #[test]
 fn a22_a_snapshot_dropped_while_another_thread_closes_leaves_nothing_behind() {
-    // Each round makes a file, and takes its turn at a disk that may be busy.
+    // The time limit is longer, because each round makes a file on a disk that may be busy.
     within(HANG * 5, || {
         for round in 0..count(150, 600) {
             let (dir, db) = file_db(|builder| builder.readers(1).synchronous(Synchronous::Off));
@@ -66,7 +66,8 @@ fn a22_a_snapshot_dropped_while_another_thread_closes_leaves_nothing_behind() {
     });
 }
 
-/// Its place is free at once, though its connection is not: the next snapshot does not wait for the read.
+/// When a snapshot is dropped, its place is free immediately, although a read still uses its connection. So the next
+/// snapshot does not wait for that read.
 #[test]
 fn a11_a_snapshot_may_be_taken_while_a_read_outlasts_the_one_before() {
     within(HANG, || {
@@ -92,7 +93,7 @@ fn a11_a_snapshot_may_be_taken_while_a_read_outlasts_the_one_before() {
     });
 }
 
-/// Rows that are forgotten leave their statement on a row, and the statement goes back into the cache.
+/// If rows are forgotten, their statement stands on a row and goes back into the cache.
 #[test]
 fn a10_a_read_that_forgets_its_rows_does_not_keep_its_snapshot_for_the_next() {
     within(HANG, || {
@@ -123,7 +124,7 @@ fn a29_reads_on_their_callers_thread_are_counted_as_such() {
             block_on(db.read(|s| s.table_exists(None, "t")).short()).expect("a read");
             reads += 1;
         }
-        // A read on a reader thread is counted right after its answer.
+        // The reader thread counts a read right after it has answered the read.
         while db.stats().reads.run.count() + db.stats().short_reads < reads {
             std::thread::yield_now();
         }
@@ -133,7 +134,8 @@ fn a29_reads_on_their_callers_thread_are_counted_as_such() {
     });
 }
 
-/// An errand takes no place of a caller's lane, and waits for nobody who waits for room.
+/// Connections are closed by errands, which take no place in a client's lane and are not behind calls that wait for
+/// room.
 #[test]
 fn a13_snapshots_that_are_dropped_take_no_room_from_reads() {
     within(HANG, || {

@@ -1,4 +1,4 @@
-//! What the statistics, the slow log and the errors say of who did what.
+//! What the statistics, the slow log and the errors say about the calls.
 
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::support::{
     on_each_place, poll_once, within,
 };
 
-/// A call of client `import` that has run a statement and holds its thread until released.
+/// Starts a call of the client `import` that runs a statement and then holds its thread until it is released.
 fn holding<T: Send + 'static>(
     db: &Database,
     submit: impl FnOnce(
@@ -68,7 +68,7 @@ fn a30_a_lease_or_an_exclusive_call_that_holds_the_writer_is_named_as_such() {
             let late = db.write(|tx| insert(tx, 2)).deadline(Duration::from_millis(50));
             block_on(late).expect_err("the writer is held").to_string()
         };
-        // Its holder is doing something else.
+        // The lease's holder makes no call at this moment.
         let text = late();
         let place = format!("a lease of client `import` made at {}:{line}:", file!());
         assert!(text.contains(&place), "{place} in {text}");
@@ -172,11 +172,11 @@ fn a29_the_statistics_of_a_scripted_run_are_what_was_done() {
             for _ in 0..5 {
                 web.blocking_read(|s| s.query_row("SELECT 1", [], |_| Ok(()))).expect("read");
             }
-            // A read is counted right after its answer.
+            // The reader thread counts a read right after it has answered the read.
             let stats = std::iter::repeat_with(|| db.stats())
                 .find(|stats| stats.reads.run.count() == 5)
                 .expect("within the time limit");
-            // The table, the holder, ten, one.
+            // The write that made the table, the one that held the writer, ten that waited, and one more.
             assert_eq!(stats.writes.run.count(), 13);
             assert_eq!(stats.writes.wait.count(), 13);
             assert_eq!(stats.reads.run.count(), 5);
@@ -185,7 +185,8 @@ fn a29_the_statistics_of_a_scripted_run_are_what_was_done() {
             assert_eq!((web.writes.waiting, web.writes.taken), (0, taken_by_writer));
             assert!(web.writes.run > Duration::ZERO);
             assert_eq!(web.reads.taken, if place == Place::Memory { 0 } else { 5 });
-            // Those that were held up together were committed in few batches.
+            // The writes that waited together were committed in few batches. The sum lacks the write that held the
+            // writer, because it wrote nothing.
             assert_eq!(stats.batch_calls.sum(), 13 - 1);
             assert!(stats.batch_calls.max() >= 4, "{:?}", stats.batch_calls);
             assert_eq!(stats.batch_calls.count(), stats.commit.count());
@@ -204,7 +205,7 @@ fn count_and_sum(times: &lockkeeper::Distribution) -> (u64, Duration) {
 #[test]
 fn a29_leases_and_exclusive_calls_count_as_waiting_until_served_and_running_while_held() {
     on_each_place(|db, _| {
-        // Both wait behind a call that holds the writer, the lease behind the exclusive call.
+        // The exclusive call waits behind a call that holds the writer. The lease waits behind the exclusive call.
         let held = HeldWriter::hold(db);
         let asked = Instant::now();
         let (begun, has_begun) = mpsc::channel();
@@ -218,7 +219,7 @@ fn a29_leases_and_exclusive_calls_count_as_waiting_until_served_and_running_whil
         let submitted = Instant::now();
         let mut lease = db.lease().hold_max(HANG).idle_max(HANG);
         assert!(poll_once(&mut lease).is_pending());
-        // Given up before its turn: it is not served.
+        // This lease is dropped before its turn, so it is not counted as served.
         let mut gone = db.lease();
         assert!(poll_once(&mut gone).is_pending());
         drop(gone);
@@ -236,7 +237,7 @@ fn a29_leases_and_exclusive_calls_count_as_waiting_until_served_and_running_whil
         lease.blocking_run(|tx| insert(tx, 1)).expect("runs");
         let holds = holding.elapsed();
         lease.blocking_commit().expect("stored");
-        // Its turn comes when the lease has been counted.
+        // This write runs after the lease, so the lease has been counted when the write is answered.
         db.blocking_write(|tx| insert(tx, 2)).expect("stored");
         let all = asked.elapsed();
         let stats = db.stats();
@@ -246,10 +247,10 @@ fn a29_leases_and_exclusive_calls_count_as_waiting_until_served_and_running_whil
         };
         within(&stats.exclusive.wait, waited, served);
         within(&stats.exclusive.run, ran, all - waited);
-        // It has waited for as long as the exclusive call ran, at least.
+        // The lease has waited at least as long as the exclusive call ran.
         within(&stats.leases.wait, ran, turn);
         within(&stats.leases.run, holds, all - waited - ran);
-        // Neither is a write, and a lease's commit is a commit.
+        // Neither the exclusive call nor the lease counts as a write, but the commit of the lease counts as a commit.
         assert_eq!(stats.writes.run.count(), 3);
         assert_eq!(stats.commit.count(), 3);
     });
@@ -280,9 +281,9 @@ fn a29_the_slow_log_tells_of_leases_and_exclusive_calls() {
             assert_eq!(slow.client.as_deref(), Some("web"));
             assert!(slow.place.file().ends_with("stats.rs") && slow.ran > Duration::ZERO, "{slow}");
         }
-        // The rows' work was not this one's.
+        // The exclusive call is not charged with the work of the write before it.
         assert_eq!((exclusive.work, &exclusive.sql), (Work::default(), &None));
-        // Of all its calls, not of the last one alone.
+        // The lease's work is that of all its calls, not only of the last one.
         assert!(lease.work.full_scan_steps >= 99, "{lease}");
         assert!(lease.sql.as_deref().is_some_and(|sql| sql.starts_with("DELETE")), "{lease}");
     });
@@ -312,12 +313,12 @@ fn a29_the_slow_log_tells_waiting_from_running_and_what_an_index_would_save() {
         let (_dir, db) = file_db(move |builder| {
             builder.on_slow(Duration::from_millis(100), move |slow| {
                 into.lock().expect("no panic").push(slow.clone());
-                // Its panic ends nothing.
+                // A panic of the callback has no other effect.
                 panic!("a broken logger");
             })
         });
         db.blocking_write(|tx| (0..100).try_for_each(|id| insert(tx, id))).expect("rows");
-        // A call that waits, behind one that runs for long.
+        // A call that waits behind a call that runs for long.
         let (begun, has_begun) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         let mut long = db.write_once(move |_| {
@@ -333,13 +334,13 @@ fn a29_the_slow_log_tells_waiting_from_running_and_what_an_index_would_save() {
             tx.query_row(find, [secret], |row| row.get::<_, i64>(0))
         });
         assert!(poll_once(&mut waits).is_pending());
-        // Nothing is waited for: this time is what the slow log is to tell of, as running of the one
-        // and as waiting of the other.
+        // The test is about time, so it must wait: the slow log must report this time as the running time of one call
+        // and as the waiting time of the other.
         std::thread::sleep(Duration::from_millis(150));
         drop(release);
         block_on(long).expect("it ends");
         assert_eq!(block_on(waits).expect("it runs"), 50);
-        // The writer has told the log before it takes the next call.
+        // The writer reports a slow call before it takes the next one.
         db.blocking_write(|_| Ok(())).expect("runs");
         let log = log.lock().expect("no panic");
         let [long, waits] = &log[..] else { panic!("two slow calls: {log:?}") };
@@ -364,7 +365,7 @@ fn a29_the_time_that_the_slow_log_takes_is_no_calls_running_time() {
         let (_dir, db) = file_db(move |builder| {
             builder.on_slow(Duration::from_millis(20), move |slow| {
                 into.lock().expect("no panic").push(slow.clone());
-                // A logger that takes its time: this time is what the test is about.
+                // The callback is slow. The test checks that its time is not counted as running time.
                 std::thread::sleep(LOGGER);
             })
         });
@@ -379,7 +380,7 @@ fn a29_the_time_that_the_slow_log_takes_is_no_calls_running_time() {
         let mut others: Vec<_> = (0..3).map(|id| db.write(move |tx| insert(tx, id))).collect();
         assert!(others.iter_mut().all(|other| poll_once(other).is_pending()));
         has_begun.recv().expect("it runs");
-        // Until the others have waited long enough to be told of.
+        // Waits until the other calls have waited long enough to be reported.
         std::thread::sleep(Duration::from_millis(30));
         drop(release);
         block_on(first).expect("it ends");

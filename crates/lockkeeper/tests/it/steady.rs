@@ -1,10 +1,10 @@
-//! Threads that write for a time. A file of its own, because the bench `day_two` uses them too.
+//! Threads that write for some time. This is a file of its own, because the bench `day_two` uses it too.
 
 use std::time::{Duration, Instant};
 
 use lockkeeper::Database;
 
-/// How the writes of a time fared.
+/// The results of [`write_for`].
 pub(crate) struct Steady {
     pub(crate) writes: usize,
     pub(crate) failed: usize,
@@ -12,7 +12,7 @@ pub(crate) struct Steady {
     pub(crate) worst_us: u64,
 }
 
-/// Runs `sql` again and again on so many threads for `time`; says of each failure why.
+/// Runs `sql` repeatedly on `threads` threads for `time`. Prints the reason of each failure.
 pub(crate) fn write_for(
     db: &Database,
     sql: &'static str,

@@ -12,7 +12,7 @@ use crate::support::{
     kind, poll_once, within, within_each,
 };
 
-/// Every kind of call that could write is refused, of every client, and says why.
+/// Checks that every kind of call that could write is refused, for every client, with an error that gives the reason.
 fn refuses_writes(db: &Database) {
     let stopped = ErrorKind::WritesStopped;
     let error = db.blocking_write(|tx| insert(tx, 99)).expect_err("a write");
@@ -54,11 +54,11 @@ fn a58_while_writes_are_stopped_reads_go_on() {
     });
 }
 
-/// writer                | others
-/// ----------------------+-----------------------------------------------
-/// held                  | write in four lanes, more than there is room for
-///                       | stop: refused from now on, not ready
-/// released: serves them | ready when all are answered
+/// writer                  | callers
+/// ------------------------+----------------------------------------------------------
+/// is held                 | submit writes in three lanes, more than there is room for
+///                         | stop writes: later writes are refused, the stop waits
+/// serves the early writes | the stop is answered when all of them are
 #[test]
 fn a58_what_was_asked_before_is_answered_first() {
     within_each(HANG, |place| {
@@ -82,7 +82,7 @@ fn a58_what_was_asked_before_is_answered_first() {
         let mut stop = db.stop_writes();
         assert!(poll_once(&mut stop).is_pending());
         refuses_writes(&db);
-        // Some leave: they are not waited for, wherever they wait.
+        // Some of the writes are canceled. The stop does not wait for them, wherever they wait.
         writes.truncate(20);
         assert!(poll_once(&mut stop).is_pending());
         held.release();
@@ -98,7 +98,7 @@ fn a58_what_was_asked_before_is_answered_first() {
     });
 }
 
-/// The last call that is waited for is withdrawn, and nothing else happens.
+/// The only write that the stop waits for is canceled, and no other call follows.
 #[test]
 fn a58_a_call_that_is_withdrawn_is_not_waited_for() {
     within_each(HANG, |place| {
@@ -148,7 +148,7 @@ fn a58_writes_go_on_when_the_last_stop_is_dropped() {
         refuses_writes(&db);
         drop(second);
         db.blocking_write(|tx| insert(tx, 1)).expect("writes go on");
-        // Not polled: nothing begins. Dropped while it waits: nothing stays.
+        // A stop that was never polled does nothing. A stop that is dropped while it waits has no effect afterwards.
         drop(db.stop_writes());
         db.blocking_write(|tx| insert(tx, 2)).expect("writes go on");
         let held = HeldWriter::hold(&db);
@@ -160,7 +160,7 @@ fn a58_writes_go_on_when_the_last_stop_is_dropped() {
         held.release();
         block_on(write).expect("writes go on");
         assert_eq!(ids(&db), [1, 2, 3]);
-        // It keeps the database open, and is no obstacle to closing it.
+        // A stop keeps the database open, but does not prevent closing it.
         let stopped = db.blocking_stop_writes().expect("they stop");
         db.blocking_close().expect("closes");
         assert_eq!(kind(db.blocking_stop_writes()), ErrorKind::Closed);
@@ -168,7 +168,7 @@ fn a58_writes_go_on_when_the_last_stop_is_dropped() {
     });
 }
 
-/// Whatever is done meanwhile, the bytes of the file and its WAL stay as they are: they can be copied.
+/// While writes are stopped, the bytes of the file and its WAL do not change, so both can be copied.
 #[test]
 fn a58_the_file_stands_still_while_writes_are_stopped() {
     within(HANG, || {
@@ -191,7 +191,7 @@ fn a58_the_file_stands_still_while_writes_are_stopped() {
             let before = look();
             assert!(pinned || before.1.is_empty(), "the WAL was folded back");
             drop(held);
-            // What else makes the writer look around.
+            // Does other things after which the writer might write to the file or its WAL.
             let mut changes = db.changes();
             db.backup(dir.file("copy.db")).blocking_run().expect("a backup");
             for _ in 0..200 {
@@ -200,7 +200,7 @@ fn a58_the_file_stands_still_while_writes_are_stopped() {
                 let _ = changes.try_next();
             }
             assert!(look() == before, "the file or its WAL was changed");
-            // A copy by anything is whole.
+            // A copy of the two files is a whole database.
             let copied = Dir::new();
             std::fs::copy(dir.file("test.db"), copied.file("test.db")).expect("a copy");
             std::fs::copy(dir.file("test.db-wal"), copied.file("test.db-wal")).expect("a copy");
@@ -218,7 +218,7 @@ fn a58_the_file_stands_still_while_writes_are_stopped() {
     });
 }
 
-/// Writers on many threads race stops: each write is stored and answered before, or refused.
+/// Writes on many threads race stops. Each write is either stored and answered before the stop, or refused.
 #[test]
 fn a58_a_write_that_races_a_stop_is_stored_before_it_or_refused() {
     for place in PLACES {
@@ -286,7 +286,7 @@ fn a58_stopping_inside_a_call_is_told_nested_and_closing_answers_who_waits() {
                 drop(lease);
             }
             match block_on(stop) {
-                // Before the close.
+                // The stop was answered before the close.
                 Ok(stopped) => drop(stopped),
                 Err(error) => assert!(error.is_closed(), "{error}"),
             }
@@ -319,7 +319,7 @@ fn a58_a_stop_may_be_dropped_after_any_number_of_polls() {
     });
 }
 
-/// Other programs are not stopped, and a file opened for reading has nothing to stop.
+/// A file opened read-only has no writes that could be stopped. Other programs are not stopped.
 #[test]
 fn a58_a_file_opened_for_reading_has_no_writes_to_stop() {
     let (dir, db) = file_db(|builder| builder);

@@ -1,4 +1,4 @@
-//! What a backup and a restore replace, and what they leave alone (A43).
+//! Which files a backup and a restore replace, and which they leave alone (A43).
 #![cfg(target_os = "linux")]
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
@@ -10,10 +10,10 @@ use rustix::fs::{CWD, FileType, Mode, makedev, mkfifoat, mknodat};
 
 use crate::support::{Dir, HANG, TABLE, insert, within};
 
-/// Makes what is to be at a path.
+/// Makes the thing at a path.
 type Make = fn(&Path);
 
-/// What may be at the name of a target: how it is made, and what is said of it.
+/// Something that may be at the target's name: how it is made, and what the error says of it.
 struct Case {
     name: &'static str,
     make: Make,
@@ -30,7 +30,7 @@ fn database(path: &Path, mode: &str) {
     conn.execute_batch(&mode).expect("a database");
 }
 
-/// What must be left alone.
+/// Things that a copy must not replace.
 fn precious() -> Vec<Case> {
     let case = |name, make, why| Case { name, make, why };
     vec![
@@ -63,7 +63,7 @@ fn precious() -> Vec<Case> {
     ]
 }
 
-/// Where nodes cannot be made (only root may), a link to one stands for it.
+/// Makes a device node. Only root may do that; otherwise a link to a device takes its place.
 fn device(path: &Path) {
     let mode = Mode::RUSR | Mode::WUSR;
     if mknodat(CWD, path, FileType::CharacterDevice, mode, makedev(1, 7)).is_err() {
@@ -83,7 +83,7 @@ fn in_use(path: &Path) -> Connection {
     conn
 }
 
-/// What a directory holds, to be compared: names, kinds, inodes, sizes, bytes of small files.
+/// The state of a directory, for comparison: names, kinds, inodes, sizes, and the bytes of the files.
 fn state(dir: &Path) -> Vec<String> {
     let mut state: Vec<String> = std::fs::read_dir(dir)
         .expect("a directory")
@@ -112,7 +112,7 @@ fn source(dir: &Dir) -> (Database, PathBuf) {
     (db, copy)
 }
 
-/// Both ways to put a copy at `to`.
+/// Puts a copy at `to` by a backup and by a restore. Returns the errors.
 fn put(db: &Database, copy: &Path, to: &Path) -> [Option<lockkeeper::Error>; 2] {
     [db.backup(to).blocking_run().err(), blocking_restore(copy, to).err()]
 }
@@ -162,7 +162,7 @@ fn a43_what_belongs_to_an_open_database_is_left_alone() {
             }
         }
         other.blocking_close().expect("closes");
-        // Nobody has it open now, but by their names these are still parts of it.
+        // No connection has the other database open now, but by their names these files are still parts of it.
         for end in ["-wal", "-shm", "-journal"] {
             let error = db.backup(home.file(&format!("other.db{end}"))).blocking_run();
             let error = error.expect_err("a part of another database");
@@ -226,8 +226,8 @@ fn a43_what_is_absent_empty_or_a_database_is_replaced() {
     });
 }
 
-/// The check of what is at the target reads it through SQLite: a descriptor that is closed in this
-/// process would drop the locks of its other connections.
+/// The target is checked through SQLite, because closing a descriptor of it in this process would drop the locks of
+/// other connections.
 #[test]
 fn a43_looking_at_a_target_drops_no_locks() {
     within(HANG, || {
@@ -237,7 +237,7 @@ fn a43_looking_at_a_target_drops_no_locks() {
         database(&target, "DELETE");
         let conn = Connection::open(&target).expect("opens");
         conn.execute_batch("BEGIN; SELECT * FROM old").expect("a shared lock");
-        // As the system tells it, not SQLite's own list.
+        // The locks as the system lists them, not as SQLite does.
         let locks = || std::fs::read_to_string("/proc/locks").expect("the locks of the system");
         let inode = format!(":{} ", std::fs::metadata(&target).expect("it is there").ino());
         assert!(locks().contains(&inode), "the connection has no lock");
@@ -248,7 +248,7 @@ fn a43_looking_at_a_target_drops_no_locks() {
     });
 }
 
-/// Checked before the copy and again when it is to be put in place.
+/// The target is checked before the copy, and again before the copy is put in place.
 #[test]
 fn a43_what_comes_to_the_target_while_it_is_copied_is_left_alone() {
     within(HANG, || {
@@ -269,7 +269,7 @@ fn a43_what_comes_to_the_target_while_it_is_copied_is_left_alone() {
             let error = backup.blocking_run().expect_err(name);
             assert_eq!(error.kind(), ErrorKind::Backup, "{name}: {error}");
             let kept = std::fs::symlink_metadata(&target).expect("it is there");
-            // The other way: what was there is taken away, and something else put there.
+            // The other way round: a file that was at the target is replaced by something else during the copy.
             std::fs::rename(&target, &other).expect("a rename");
             database(&target, "DELETE");
             let (from, to) = (other.clone(), target.clone());
@@ -299,7 +299,8 @@ fn rights(path: &Path) -> (u32, u32, u32) {
     (about.mode() & 0o777, about.uid(), about.gid())
 }
 
-/// A restore by an administrator leaves the file to the program that owns it, and what is private stays so.
+/// If an administrator restores a file, its owner and its mode stay, so the program can still use it and others still
+/// cannot read it.
 #[test]
 fn a43_what_is_replaced_keeps_its_owner_and_its_mode() {
     use std::os::unix::fs::{PermissionsExt, chown};
@@ -331,7 +332,7 @@ fn a43_what_is_replaced_keeps_its_owner_and_its_mode() {
     });
 }
 
-/// Neither when it is in place nor before.
+/// Neither the finished copy nor the file in which it is made can be read by users who may not read the source.
 #[test]
 fn a43_a_copy_is_readable_for_nobody_who_may_not_read_the_source() {
     use std::os::unix::fs::PermissionsExt;
@@ -373,7 +374,7 @@ fn a43_a_copy_is_readable_for_nobody_who_may_not_read_the_source() {
     });
 }
 
-/// The copy is made under a longer name first, to which SQLite appends more.
+/// The copy is first made under a longer name, to which SQLite appends a suffix.
 #[test]
 fn a43_whatever_sqlite_can_open_can_be_a_target() {
     within(HANG, || {

@@ -1,4 +1,4 @@
-//! Short reads leave the scheduler its turns (A51). Decided by turns and threads, never by time.
+//! Short reads do not starve other tasks (A51). The tests count turns and compare threads, but measure no time.
 
 use std::future::Future;
 use std::pin::pin;
@@ -12,22 +12,22 @@ use lockkeeper::{Database, Error, ErrorKind, Phase};
 
 use crate::support::{Dir, HANG, block_on, file_db, poll_once, within};
 
-/// Short reads that are answered in a loop.
+/// The number of short reads that are answered in a loop.
 const ANSWERS: usize = 2_000;
 
-/// The most answers before a short read gives way (`src/engine/turns.rs`).
+/// The most short reads that are answered before one gives way (`src/engine/turns.rs`).
 const TURN_ANSWERS: usize = 32;
 
-/// Short reads that wait at once from which on others join them (`src/engine/turns.rs`).
+/// If this many short reads wait at the same time, further ones run on reader threads (`src/engine/turns.rs`).
 const CROWD: usize = 8;
 
-/// The thread that a short read runs on.
+/// A short read that returns the thread on which it runs.
 fn thread_of_short(db: &Database) -> impl Future<Output = Result<ThreadId, Error>> + Unpin + use<> {
     db.read(|s| s.query_row("SELECT count(*) FROM t", [], |_| Ok(std::thread::current().id())))
         .short()
 }
 
-/// A database whose connection for short reads is there.
+/// A database that has opened its connection for short reads.
 fn warm_db() -> (Dir, Database) {
     let (dir, db) = file_db(|builder| builder);
     let here = std::thread::current().id();
@@ -35,7 +35,7 @@ fn warm_db() -> (Dir, Database) {
     (dir, db)
 }
 
-/// How often its turn came to another task while [`ANSWERS`] short reads were answered inline.
+/// How many turns another task had while [`ANSWERS`] short reads were answered on this thread.
 async fn turns_beside(db: &Database, turns: &AtomicUsize) -> usize {
     let (mut answers, mut seen) = (0, 0);
     while answers < ANSWERS {
@@ -104,7 +104,7 @@ impl Wake for Woken {
     }
 }
 
-/// Polls short reads until one gives way, and returns it; the others are answered on the spot.
+/// Polls short reads until one gives way, and returns that read. The others are answered when they are polled.
 fn one_that_gives_way<F: Future + Unpin>(mut read: impl FnMut() -> F) -> F {
     for _ in 0..=TURN_ANSWERS {
         let mut read = read();
@@ -187,7 +187,7 @@ fn a51_short_reads_join_the_others_while_many_wait() {
         for _ in 0..3 {
             assert_ne!(block_on(thread_of_short(&db)).expect("a read"), here);
         }
-        // One of them goes on: the others are fewer than a crowd.
+        // One of them goes on. Then fewer wait than a crowd.
         let one = waiting.pop().expect("a crowd");
         assert_eq!(block_on(one).expect("a read"), here);
         assert_eq!(block_on(thread_of_short(&db)).expect("a read"), here);

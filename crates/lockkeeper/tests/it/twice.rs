@@ -1,4 +1,4 @@
-//! `run_writes_twice`: a closure that may not run again is found in tests (promise A50).
+//! `run_writes_twice`: tests find closures that must not run more than once (promise A50).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ fn twice(place: Place) -> (Dir, Database) {
 struct Runs(Arc<AtomicUsize>);
 
 impl Runs {
-    /// Which run this is, from 1 on.
+    /// Counts a run. Returns its number, beginning with 1.
     fn count(&self) -> usize {
         self.0.fetch_add(1, Ordering::SeqCst) + 1
     }
@@ -76,7 +76,7 @@ fn a50_what_may_run_once_runs_once() {
         lease.blocking_commit().expect("commits");
         let once = count();
         assert_eq!(db.blocking_read(move |_| Ok(once())).ok(), Some(4));
-        // A write inside one that may run once is a part of it.
+        // A write inside a write that runs once is a part of that write, so it runs once too.
         let (once, other) = (count(), db.clone());
         let nested = db.write_once(move |_| {
             other.blocking_write(move |_| Ok(once())).map_err(|_| rusqlite::Error::InvalidQuery)
@@ -86,7 +86,7 @@ fn a50_what_may_run_once_runs_once() {
     }
 }
 
-/// What the first run came to is dropped: a value, an error, a panic, a lost transaction.
+/// The result of the first run is dropped, whether that is a value, an error, a panic or a lost transaction.
 #[test]
 fn a50_whatever_the_first_run_came_to_the_second_is_the_answer() {
     within_each(HANG, |place| {
@@ -140,7 +140,7 @@ fn a50_whatever_the_first_run_came_to_the_second_is_the_answer() {
     });
 }
 
-/// And the other way round: what only the second run does is told.
+/// If only the second run fails, its failure is the answer.
 #[test]
 fn a50_a_second_run_that_fails_is_the_answer_and_nothing_is_stored() {
     for place in PLACES {
@@ -167,7 +167,7 @@ fn a50_a_second_run_that_fails_is_the_answer_and_nothing_is_stored() {
     }
 }
 
-/// Everything that tells of a write tells of one run.
+/// The change feed and the statistics report only one run.
 #[test]
 fn a50_changes_and_statistics_are_those_of_one_run() {
     for place in PLACES {
@@ -194,7 +194,7 @@ fn a50_changes_and_statistics_are_those_of_one_run() {
     }
 }
 
-/// A call that is asked to stop in its first run has no second.
+/// If a call is asked to stop in its first run, it has no second run.
 #[test]
 fn a50_a_call_that_is_stopped_in_its_first_run_has_no_second() {
     within(HANG, || {
@@ -218,7 +218,7 @@ fn a50_a_call_that_is_stopped_in_its_first_run_has_no_second() {
     });
 }
 
-/// The program of the issue: a counter outside the database.
+/// The program that this setting was made for: it counts outside the database.
 #[test]
 fn a50_a_counter_in_an_arc_is_caught() {
     let program = |db: &Client| {

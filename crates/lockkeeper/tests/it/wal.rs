@@ -1,4 +1,4 @@
-//! The WAL stays bounded, and who pins it is named.
+//! The size of the WAL is bounded, and the reader that pins the WAL is named.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -24,7 +24,7 @@ fn a24_no_connection_checkpoints_inside_a_commit() {
     });
 }
 
-/// Writes `bytes` in one row, and returns when no copy is under way: an exclusive call waits for it.
+/// Writes a row of `bytes` bytes. Returns when no copy is under way, because an exclusive call waits for the copy.
 fn write_and_settle(db: &Database, bytes: i64) {
     db.blocking_write(move |tx| tx.execute("INSERT INTO load VALUES (zeroblob(?1))", [bytes]))
         .expect("stored");
@@ -40,17 +40,17 @@ fn a24_pages_are_copied_beside_the_writer() {
         let first = db.stats();
         assert_eq!((first.checkpoint_copy.count(), first.checkpoint.count()), (1, 0), "{first:?}");
         assert_eq!(first.checkpoints_incomplete, 0);
-        // All of it is in the file: each commit that follows starts the WAL over.
+        // The whole WAL has been copied to the file, so each later commit starts the WAL over.
         for _ in 1..5 {
             write_and_settle(&db, 5 << 19);
         }
         let stats = db.stats();
         assert_eq!(stats.checkpoint_copy.count(), 5, "{stats:?}");
         assert!(stats.wal_bytes < first.wal_bytes + (1 << 20), "{first:?} {stats:?}");
-        // Little is left to the writer.
+        // This write is so small that the writer copies it itself.
         write_and_settle(&db, 1 << 16);
         assert_eq!(db.stats().checkpoint_copy.count(), 5);
-        // The checkpoint lock is free for an exclusive call.
+        // When an exclusive call runs, the copier is idle, so the call gets the checkpoint lock.
         db.blocking_write(|tx| tx.execute("INSERT INTO load VALUES (zeroblob(4000000))", []))
             .expect("stored");
         let busy = db.blocking_exclusive(|conn| {
@@ -59,7 +59,7 @@ fn a24_pages_are_copied_beside_the_writer() {
         assert_eq!(busy.expect("it runs"), 0);
         assert_eq!(db.stats().wal_bytes, 0);
         db.blocking_close().expect("closes");
-        // The connection that copies was not the last one, or could remove it too.
+        // The files are deleted, so the copier's connection either was not the last one or could delete them too.
         assert!(!dir.file("test.db-wal").exists() && !dir.file("test.db-shm").exists());
     });
 }
@@ -69,7 +69,8 @@ fn a24_a_wal_that_starts_over_is_noticed_however_many_frames_it_has() {
     within(HANG, || {
         let (_dir, db) = file_db(|builder| builder.checkpoint_wal_bytes(2 << 20));
         db.blocking_write(|tx| tx.execute_batch("CREATE TABLE load (x BLOB)")).expect("a table");
-        // Each finds everything copied, so it starts the WAL over: with more frames, as many, fewer.
+        // Each write finds everything copied, so it starts the WAL over. Compared with the write before, it has more
+        // frames, as many, or fewer.
         let sizes: [i64; 6] = [9, 10, 10, 11, 10, 10];
         for (copies, size) in (1..).zip(sizes) {
             write_and_settle(&db, size << 18);
@@ -109,7 +110,7 @@ fn a24_where_nobody_can_copy_beside_the_writer_it_does_so_itself() {
     }
 }
 
-/// Bytes of the `-wal` file, as the file system says.
+/// The size of the `-wal` file in bytes.
 fn wal(db: &Database) -> u64 {
     db.stats().wal_bytes
 }
@@ -146,7 +147,7 @@ fn a25_the_wal_stays_below_its_maximum_and_one_batch_whatever_readers_do() {
                 })
             })
             .collect();
-        // Always a snapshot held: the next is taken when the last was cut.
+        // A snapshot is always held: when one has been ended by the library, the next is taken.
         let mut cut = 0;
         while written.load(Ordering::SeqCst) < volume {
             let snapshot = block_on(db.snapshot()).expect("a snapshot");
@@ -172,7 +173,7 @@ fn a25_the_wal_stays_below_its_maximum_and_one_batch_whatever_readers_do() {
         let reads: u64 = readers.into_iter().map(|reader| reader.join().expect("a reader")).sum();
         let stats = db.stats();
         let largest = largest.load(Ordering::SeqCst);
-        // One call more than the ceiling of a batch, and pages of the tree.
+        // A batch may exceed its ceiling by one call, and the pages of the tree are added.
         assert!(largest <= CAP + BATCH + (BATCH / 2), "{largest} bytes; {stats:?}");
         assert!(largest >= CAP / 2, "it was put to the test: {largest}");
         assert!(cut >= 2, "snapshots are cut: {cut}");
@@ -188,7 +189,7 @@ fn a25_a_reader_that_cannot_be_moved_is_waited_for_within_reason_and_counted() {
     within(HANG, || {
         let (dir, db) = file_db(|builder| builder.wal_bytes_max(1 << 20));
         db.blocking_write(|tx| tx.execute_batch("CREATE TABLE load (x BLOB)")).expect("a table");
-        // A connection outside the library keeps an old state.
+        // A connection outside the library keeps an old state open.
         let other = rusqlite::Connection::open(dir.file("test.db")).expect("another program");
         other.execute_batch("BEGIN; SELECT * FROM t").expect("its snapshot");
         for _ in 0..40 {
@@ -237,16 +238,16 @@ fn a26_a_backup_that_pins_the_wal_is_named_and_neither_cut_nor_waited_for() {
         let took = began.elapsed();
         let stats = db.stats();
         let pins = stats.oldest_reader.expect("the backup pins it");
-        // Counted, too: it has passed its maximum.
+        // The WAL has passed its maximum, and that is counted.
         assert!(stats.wal_bytes > 3 << 20, "{} bytes", stats.wal_bytes);
         assert!(stats.wal_over_max > over_max && stats.readers_cut == 0);
-        // By `stat`, as everything that is not SQLite must.
+        // The size comes from `stat`, because closing a descriptor of the file would drop SQLite's locks.
         let file = dir.file("test.db");
         let file_bytes = || std::fs::metadata(&file).expect("the database").len();
         let before_its_end = file_bytes();
         drop(release);
         let (result, line) = backup.join().expect("no panic");
-        // Nobody writes, and the WAL is folded back all the same; while the backup ran it could not be.
+        // Although no write follows, the WAL is copied back now. While the backup ran, that was not possible.
         while file_bytes() < before_its_end + (4 << 20) {
             std::thread::yield_now();
         }
@@ -257,7 +258,8 @@ fn a26_a_backup_that_pins_the_wal_is_named_and_neither_cut_nor_waited_for() {
         let copy = rusqlite::Connection::open(dir.file("copy.db")).expect("a file");
         let rows = copy.query_row("SELECT count(*) FROM load", [], |row| row.get::<_, i64>(0));
         assert_eq!(rows.expect("a row"), 128, "the state when it began");
-        // A cap of 1 MiB was passed four times; waiting for a reader there takes above a second.
+        // The writes passed the cap of 1 MiB four times. If the writer had waited for a reader each time, that would
+        // have taken more than a second.
         assert!(took < Duration::from_secs(4), "64 writes took {took:?}");
         for _ in 0..2 {
             db.blocking_write(|tx| tx.execute(LOAD, [])).expect("writes go on");
@@ -291,7 +293,7 @@ fn a26_who_pins_the_wal_is_named_with_client_age_and_place() {
         assert_eq!(pins.sql.as_deref(), Some("SELECT count(*) FROM t"));
         let later = db.stats().oldest_reader.expect("it still does");
         assert!(later.age > pins.age, "its age grows");
-        // A read is younger than the snapshot, so it is not the one that is named.
+        // A read that begins now is younger than the snapshot, so the snapshot is named.
         let (begun, has_begun) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         let reader = db.clone();

@@ -5,8 +5,8 @@
 //! own, which also sets the version; so after a crash the file has exactly the steps that its version counts.
 //!
 //! - MIGR1: the header is checked before anything is changed, WAL mode included. A refused file stays as it was.
-//! - MIGR2: the version is read again under the write lock before each step. If two processes start at once, one of them
-//!   runs the step.
+//! - MIGR2: the version is read again under the write lock before each step. If two processes start at the same time,
+//!   only one of them runs the step.
 //! - MIGR3: a step is guarded as calls are: it cannot control transactions, attach files or set PRAGMAs of the connection,
 //!   so it cannot commit a part of itself.
 //! - MIGR4: for a file that another crate has migrated, the caller's function (`adopt_with`) reads the file and returns
@@ -324,7 +324,7 @@ impl Migrations {
     }
 
     fn run_steps(&self, tx: &Transaction, opener: &Opener) -> Result<(), Error> {
-        // Each turn runs one step. Another process may run some of the steps too, so the loop may end sooner.
+        // Each pass runs one step. Another process may run some of the steps too, so the loop may end sooner.
         for _ in 0..=self.steps.len() + 1 {
             tx.link.session.run(Sql::BeginImmediate).map_err(own)?;
             match self.next_step(tx, opener) {
@@ -454,7 +454,7 @@ impl Step {
     }
 }
 
-/// Names the first row whose parent is missing; `None`: no foreign key is violated.
+/// Names the first row that violates a foreign key; `None`: no foreign key is violated.
 fn violation(conn: &Connection) -> rusqlite::Result<Option<String>> {
     let mut check = conn.prepare("PRAGMA foreign_key_check")?;
     let mut rows = check.query([])?;

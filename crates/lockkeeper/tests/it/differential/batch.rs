@@ -1,4 +1,4 @@
-//! The library's side: makes one batch of calls, and drops the futures that the program says.
+//! The library's side: makes one batch of calls, and drops the futures that the program names.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +18,7 @@ use crate::support::HANG;
 pub(crate) enum Message {
     /// Some future may be ready.
     Woken,
-    /// Drop the future of this call, and say when it is done.
+    /// Drop the future of this call, and report when it is dropped.
     Cancel(usize, mpsc::Sender<()>),
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct WakeUp(Mutex<mpsc::Sender<Message>>);
 
 impl Wake for WakeUp {
     fn wake(self: Arc<Self>) {
-        // Late wake-ups find the test over.
+        // After the test, the receiver may be gone.
         let _ = self.0.lock().expect("no panic under this lock").send(Message::Woken);
     }
 }
@@ -54,7 +54,7 @@ pub(crate) fn add_rung(conn: &Connection, wire: Option<Wire>) -> Sql<()> {
 
 pub(crate) type Submitted = Pin<Box<dyn Future<Output = Answer>>>;
 
-/// Makes the library's call of `call`, as a closure of its kind.
+/// Submits `call` to the library. The closure's type depends on `call.kind`.
 pub(crate) fn submit(
     db: &Database<Failure>,
     call: Call,
@@ -95,10 +95,10 @@ pub(crate) fn submit(
 
 pub(crate) const KINDS: u8 = 6;
 
-/// The number of calls that only earn trust.
+/// The call number of the runs that only earn trust.
 pub(crate) const WARM_UP: i64 = -1;
 
-/// Lets each kind of closure run harmlessly so often that the library trusts it.
+/// Runs each kind of closure without writes, so often that the library trusts its type.
 pub(crate) fn earn_trust(db: &Database<Failure>) {
     let (messages, _inbox) = mpsc::channel();
     let calls = (0..KINDS).flat_map(|kind| {
@@ -111,19 +111,19 @@ pub(crate) fn earn_trust(db: &Database<Failure>) {
     for future in &mut flying {
         let _ = future.as_mut().poll(&mut context);
     }
-    // In order: when this one is answered, all are.
+    // Writes of one client run in order, so when this one is answered, all are.
     db.blocking_write(|_| Ok(())).expect("the writer lives");
 }
 
 pub(crate) type Answer = Result<Vec<Seen>, lockkeeper::Error<Failure>>;
 
-/// Closures that were run, more than once or not, over all programs.
+/// How many times closures ran, over all programs. A closure may run more than once.
 pub(crate) static RUNS: AtomicUsize = AtomicUsize::new(0);
 pub(crate) static CALLS: AtomicUsize = AtomicUsize::new(0);
 pub(crate) static CANCELED: AtomicUsize = AtomicUsize::new(0);
 pub(crate) static NOT_APPLIED: AtomicUsize = AtomicUsize::new(0);
 
-/// Runs `batch` through the library; `None`: the call was canceled.
+/// Runs `batch` through the library. `None` in the result: the call was canceled.
 pub(crate) fn run_batch(
     db: &Database<Failure>,
     batch: &[Call],

@@ -1,4 +1,4 @@
-//! Draws programs.
+//! Generates random programs.
 
 use proptest::prelude::*;
 
@@ -86,7 +86,7 @@ pub(crate) fn rich_op() -> BoxedStrategy<Op> {
     .boxed()
 }
 
-/// Mostly statements of the rich schema, if it is there.
+/// If the rich schema is there, most of the statements are about it.
 pub(crate) fn one_op(rich: bool) -> BoxedStrategy<Op> {
     match rich {
         true => prop_oneof![3 => rich_op(), 1 => simple_op()].boxed(),
@@ -102,7 +102,7 @@ pub(crate) fn op(rich: bool) -> BoxedStrategy<Op> {
     .boxed()
 }
 
-/// Those of `one`, or several of them in one.
+/// A statement from `one`, or an operation that contains statements from `one`.
 pub(crate) fn op_over(one: impl Fn() -> BoxedStrategy<Op>) -> BoxedStrategy<Op> {
     let nested = prop::collection::vec(step(one()), 1..4);
     prop_oneof![
@@ -133,7 +133,7 @@ pub(crate) fn end() -> impl Strategy<Value = End> {
 }
 
 pub(crate) fn call(rich: bool) -> impl Strategy<Value = Call> {
-    // One statement each, as most calls of most programs.
+    // At most one statement, as in most calls of most programs.
     let short = prop::collection::vec(step(one_op(rich)), 0..2);
     let steps = prop_oneof![1 => short, 2 => prop::collection::vec(step(op(rich)), 0..5)];
     (form(), 0..KINDS, steps, end()).prop_map(|(form, kind, steps, end)| Call {
@@ -151,7 +151,8 @@ pub(crate) fn program() -> impl Strategy<Value = Program> {
 fn program_of(rich: bool) -> impl Strategy<Value = Program> {
     let batch = prop::collection::vec(call(rich), 1..12);
     let calls_max = prop_oneof![4 => Just(1024_usize), 1 => 1..6_usize];
-    // How many pages a full-text index takes depends on where transactions end.
+    // With a full-text index the number of pages depends on where transactions end, and in the model they end
+    // elsewhere. So the limit is out of reach then.
     let pages_max = match rich {
         true => Just(1_000_000_i64).boxed(),
         false => prop_oneof![1 => Just(1_000_000_i64), 1 => 24..80_i64].boxed(),

@@ -1,4 +1,4 @@
-//! What a call's closure does: its steps, one after another, on a view of a transaction.
+//! What a call's closure does: it runs the call's steps one after another on a view of a transaction.
 
 use std::cell::{Cell, RefCell};
 
@@ -44,8 +44,8 @@ pub(crate) fn interpret(
 #[derive(Default)]
 pub(crate) struct Notes {
     pub(crate) seen: RefCell<Vec<Seen>>,
-    /// The transaction is gone. What a statement says then depends on when it was prepared: all
-    /// that counts is that it fails.
+    /// Whether the transaction is lost. From then on a statement's error depends on when the statement was prepared, so
+    /// only the fact that it fails is compared.
     pub(crate) lost: Cell<bool>,
 }
 
@@ -74,7 +74,8 @@ pub(crate) fn run_steps(
     Ok(())
 }
 
-/// The number of changed rows after a statement that changes none is that of an earlier statement.
+/// Drops the number of changed rows. After a statement that changes no rows, SQLite returns the number of an earlier
+/// statement.
 pub(crate) fn not_rows(result: Sql<usize>) -> Sql<usize> {
     result.map(|_| 0)
 }
@@ -124,7 +125,8 @@ pub(crate) fn run_op(
         }
         Op::Read(sql) => return Ok(Seen::Rows(view.rows(sql, [])?)),
         Op::LastRow => {
-            // Only after an insert of this very call is the value the call's own.
+            // The call inserts a row first. Before its first insert, `last_insert_rowid` of the plain connection is
+            // that of an earlier call.
             view.execute("INSERT INTO filler (body) VALUES (x'')", [])?;
             return Ok(Seen::Rows(vec![view.last_row().to_string()]));
         }

@@ -1,13 +1,12 @@
-//! Random batches of calls, which fail and are canceled in every way there is, against a model that
-//! runs the same calls one by one on a plain connection.
+//! Random batches of calls, which fail and are canceled in every possible way, compared with a model that runs the same
+//! calls one by one on a plain connection.
 //!
-//! What each caller was told, and every row that is left, must be as if the calls had run alone,
-//! one after another. Calls that were canceled may have happened or not, but wholly: each of them
-//! writes its number into `ledger` first, so the file itself says which happened.
+//! The answer of each caller, and every row at the end, must be as if the calls had run alone, one after another. A
+//! canceled call may have been stored or not, but only as a whole. Each canceled call first writes its number into
+//! `ledger`, so the file shows which of them were stored.
 //!
-//! To make a batch, the writer is held by a first call until all the others are queued. To cancel
-//! at a given point, the closure that runs asks the test's thread to drop a future, and waits until
-//! that is done.
+//! To make a batch, a first call holds the writer until all others are queued. To cancel a call at a given point, the
+//! running closure asks the test's thread to drop a future, and waits until that is done.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,13 +38,13 @@ fn run_alone(model: &Connection, call: &Call, index: usize, canceled: bool) -> O
     run_alone_with(model, || interpret(&Plain(model), call, index as i64, canceled))
 }
 
-/// Runs `body` as the library runs a call: in a transaction, of whose temporary objects nothing is left.
+/// Runs `body` as the library runs a call: in a transaction, and without leaving temporary objects.
 pub(crate) fn run_alone_with(
     model: &Connection,
     body: impl FnOnce() -> Result<Vec<Seen>, Failure>,
 ) -> Outcome {
     let sql = |text| model.execute_batch(text).expect("the model runs");
-    // A PRAGMA works when it is prepared, also in a call whose transaction is gone.
+    // The call may have set this PRAGMA. It takes effect when it is prepared, even in a call whose transaction is lost.
     sql("PRAGMA defer_foreign_keys = OFF; BEGIN IMMEDIATE");
     let ran = catch_unwind(AssertUnwindSafe(body));
     let outcome = match ran {
@@ -64,7 +63,7 @@ pub(crate) fn run_alone_with(
     outcome
 }
 
-/// What a call is told whose COMMIT fails.
+/// The expected outcome of a call whose COMMIT fails with `error`.
 pub(crate) fn commit_failed(error: &rusqlite::Error) -> Outcome {
     match code(error) {
         ffi::SQLITE_CONSTRAINT_FOREIGNKEY => Outcome::ForeignKey,
@@ -74,7 +73,7 @@ pub(crate) fn commit_failed(error: &rusqlite::Error) -> Outcome {
 
 /// Drops every temporary object.
 pub(crate) fn drop_temporary(conn: &Connection) {
-    // Virtual tables before the tables that are theirs.
+    // Virtual tables go first, because dropping them drops the tables that belong to them.
     let next = "SELECT printf ('DROP %s temp.\"%w\"', type, name) FROM sqlite_temp_schema
                 WHERE type IN ('table', 'view', 'trigger')
                 ORDER BY sql LIKE 'CREATE VIRTUAL%' DESC LIMIT 1";
@@ -99,7 +98,7 @@ pub(crate) fn dump(conn: &Connection, rich: bool) -> Vec<String> {
     all
 }
 
-/// What a call may not do, the model may not do either.
+/// Denies to the model what the library denies to calls.
 pub(crate) fn deny_strays(model: &mut Connection) {
     model
         .authorizer(Some(|context: rusqlite::hooks::AuthContext<'_>| {
@@ -172,7 +171,7 @@ fn check(program: &Program) -> Result<(), TestCaseError> {
             let may_repeat = call.may_repeat();
             let canceled = victims.contains(&index);
             match outcome {
-                // Canceled, and it never happened.
+                // The call was canceled and is not stored.
                 None if !happened.contains(&index) => {}
                 None => {
                     let alone = run_alone(&model, &call.unstrayed(), index, canceled);
@@ -186,8 +185,8 @@ fn check(program: &Program) -> Result<(), TestCaseError> {
                     prop_assert!(!may_repeat, "call {index} may be run again, but was not");
                     prop_assert!(!happened.contains(&index), "call {index} is stored");
                 }
-                // It cannot be run again, and a panic is never swallowed: the payload may tell of
-                // rows that a neighbour's loss took away.
+                // The caller gets the panic even if the call was lost with its transaction and may not run again. Its
+                // text may then name rows that were never stored, so only its form is compared.
                 Some(Outcome::Panicked(text)) if !may_repeat => {
                     prop_assert!(text.starts_with('['), "call {index} panicked with {text:?}");
                 }
@@ -220,7 +219,7 @@ fn a06_a_batch_is_told_and_leaves_what_its_calls_would_alone() {
         max_shrink_iters: 20_000,
         ..ProptestConfig::default()
     };
-    // The default form is the same every time; the long form goes where it never was.
+    // The default form draws the same programs every time; the long form draws new ones.
     let mut runner = match long() {
         true => TestRunner::new(config),
         false => TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
@@ -242,7 +241,7 @@ fn a06_a_batch_is_told_and_leaves_what_its_calls_would_alone() {
     assert!(canceled > calls / 100 && not_applied > 0);
 }
 
-/// Keeps the panics that the calls are made to have out of the test's output.
+/// Keeps the intended panics of the calls out of the test's output.
 pub(crate) struct Quiet;
 
 impl Quiet {

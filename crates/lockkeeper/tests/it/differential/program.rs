@@ -1,4 +1,4 @@
-//! What a program is made of, and what its calls can be told.
+//! The parts of a program, and the outcomes that its calls can have.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -7,10 +7,10 @@ use lockkeeper::ErrorKind;
 use rusqlite::ffi;
 use serde::{Deserialize, Serialize};
 
-/// What SQLite says when the transaction of a statement is gone.
+/// The code with which SQLite refuses a statement whose transaction was rolled back.
 pub(crate) const LOST: i32 = ffi::SQLITE_ABORT_ROLLBACK;
 
-/// Part of a statement: drawn from a list, or read from a file.
+/// A part of a statement. It is borrowed if it was drawn from a list, owned if it was read from a file.
 pub(crate) type Text = Cow<'static, str>;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -54,9 +54,9 @@ pub(crate) enum Op {
     Read(Text),
     LastRow,
     Stray(Text),
-    /// A statement, one that must not run, and another statement, in one text.
+    /// A text of three statements, of which the middle one must not run.
     Smuggle(Text),
-    /// A row is asked for, then `between` runs, and only then is the row inserted.
+    /// Prepares an insert that returns its row, runs `between`, and only then fetches the row.
     Lazy {
         id: i64,
         between: Box<Op>,
@@ -70,7 +70,7 @@ pub(crate) enum Op {
         sql: Text,
         numbers: [i64; 2],
     },
-    /// Somebody's future is dropped now.
+    /// The future of this call is dropped now.
     Cancel(usize),
     /// The call's own future is dropped in the middle of a statement.
     CancelSelf {
@@ -81,7 +81,7 @@ pub(crate) enum Op {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Step {
     pub(crate) op: Op,
-    /// The call goes on when the statement fails.
+    /// Whether the call goes on if the operation fails.
     pub(crate) forgive: bool,
 }
 
@@ -97,7 +97,7 @@ pub(crate) enum End {
     Good,
     Fail,
     Panic,
-    /// Returns well, but forgets a statement that is half way through its rows.
+    /// Returns `Ok`, but forgets a statement that stands in the middle of its rows.
     LeakRead,
     LeakWrite,
 }
@@ -105,7 +105,7 @@ pub(crate) enum End {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Call {
     pub(crate) form: Form,
-    /// The library gets to know closures by their type, and trusts some: calls come in several.
+    /// Selects the closure's type. The library decides by the closure's type whether to trust a call.
     pub(crate) kind: u8,
     pub(crate) steps: Vec<Step>,
     pub(crate) end: End,
@@ -114,17 +114,17 @@ pub(crate) struct Call {
 #[derive(Clone)]
 pub(crate) struct Program {
     pub(crate) batches: Vec<Vec<Call>>,
-    /// The rich schema is there too.
+    /// Whether the rich schema is there, too.
     pub(crate) rich: bool,
     pub(crate) memory: bool,
     pub(crate) calls_max: usize,
     pub(crate) pages_max: i64,
-    /// The closures have earned the library's trust before.
+    /// Whether the closures' types are trusted from the beginning.
     pub(crate) trusted: bool,
 }
 
 impl std::fmt::Debug for Program {
-    /// A call per line.
+    /// Prints one call per line.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { batches, rich, memory, calls_max, pages_max, trusted } = self;
         writeln!(
@@ -147,7 +147,7 @@ pub(crate) enum Seen {
     Changed(usize),
     Rows(Vec<String>),
     Failed(i32),
-    /// A nested savepoint that was undone.
+    /// A nested savepoint was undone.
     Undone,
 }
 
@@ -165,8 +165,8 @@ pub(crate) enum Outcome {
     Panicked(String),
     ForeignKey,
     RolledBack,
-    /// COMMIT failed with this code of SQLite's, and nothing is stored: a full-text table that was made and written
-    /// in a savepoint that was undone does that to a plain connection, too.
+    /// COMMIT failed with this code, and nothing is stored. A plain connection behaves in the same way after a
+    /// full-text table was made and written to in a savepoint that was undone.
     CommitFailed(i32),
     NotApplied,
     Other(ErrorKind),
@@ -174,12 +174,12 @@ pub(crate) enum Outcome {
 
 pub(crate) fn code(error: &rusqlite::Error) -> i32 {
     let error = match error {
-        // The same failure, with the place in the text.
+        // The same failure, with its position in the SQL text.
         rusqlite::Error::SqlInputError { error, .. } => Some(error),
         other => other.sqlite_error(),
     };
     match error.map(|error| error.extended_code) {
-        // The commit that the library refuses is one of a statement without its transaction.
+        // The library's commit hook refuses the COMMIT of a statement whose transaction was lost.
         Some(ffi::SQLITE_CONSTRAINT_COMMITHOOK) => LOST,
         Some(code) => code,
         None => -1,
@@ -209,7 +209,8 @@ pub(crate) fn victims(batch: &[Call]) -> HashSet<usize> {
     victims
 }
 
-/// Cancels name calls by any number; here by one that exists.
+/// Drawn programs cancel calls by any number. This takes the number modulo the number of calls, so that the call
+/// exists.
 pub(crate) fn modulo(call: &Call, calls: usize) -> Call {
     fn steps_modulo(steps: &mut [Step], calls: usize) {
         steps.iter_mut().for_each(|step| op_modulo(&mut step.op, calls));
@@ -228,13 +229,13 @@ pub(crate) fn modulo(call: &Call, calls: usize) -> Call {
 }
 
 impl Call {
-    /// Whether the library may run it again.
+    /// Whether the library may run the call again.
     pub(crate) fn may_repeat(&self) -> bool {
         self.form != Form::Once
     }
 
-    /// The call as the model can run it: what the library denies at prepare time is denied to the
-    /// model by a text that its authorizer denies.
+    /// The call for the model. The library refuses some statements when they are prepared. Each of them is replaced by
+    /// a statement that the model's authorizer denies.
     pub(crate) fn unstrayed(&self) -> Self {
         fn replace(steps: &mut [Step]) {
             steps.iter_mut().for_each(|step| replace_op(&mut step.op));

@@ -20,7 +20,7 @@ pub(crate) const SCHEMA: &str = "
     END;
 ";
 
-/// Every row there is, in an order that does not depend on history.
+/// Every row, in an order that depends only on the content.
 pub(crate) const DUMP: &str = "
     SELECT 'parent', id, name, NULL FROM parent
     UNION ALL SELECT 'child', id, late, now FROM child

@@ -1,4 +1,4 @@
-//! One interpreter needs two views of a transaction: the library's and a plain connection's.
+//! Two views of a transaction for the interpreter: the library's transaction, and a plain connection.
 
 use std::sync::mpsc;
 
@@ -10,13 +10,13 @@ use super::program::{Failure, LOST, code};
 
 pub(crate) type Sql<T> = rusqlite::Result<T>;
 
-/// What the interpreter needs of a transaction.
+/// What the interpreter needs from a transaction.
 pub(crate) trait View {
     fn execute(&self, sql: &str, params: impl Params) -> Sql<usize>;
     fn script(&self, sql: &str) -> Sql<()>;
     fn rows(&self, sql: &str, params: impl Params) -> Sql<Vec<String>>;
     fn last_row(&self) -> i64;
-    /// Prepares an insert of a row, runs `between`, and only then fetches what it returns.
+    /// Prepares an insert of a row, runs `between`, and only then fetches the row that the insert returns.
     fn lazily(
         &self,
         id: i64,
@@ -78,7 +78,8 @@ impl View for Real<'_> {
         between()?;
         let fetched = fetch(rows);
         if fetched.is_err() {
-            // Without its transaction it may fail in one way or another; it must not succeed.
+            // The error of a fetch after the transaction was lost varies. So another statement is run, whose error is
+            // always the same.
             self.rows("SELECT 1", [])?;
         }
         Ok(fetched?)
@@ -103,11 +104,10 @@ impl View for Real<'_> {
     }
 }
 
-/// A plain connection, with the library's rules spelled out: no statement runs after the
-/// transaction was lost.
+/// A plain connection, with the library's rule added that no statement runs after the transaction was lost.
 ///
-/// It caches no statements: SQLite lets one that was compiled while `defer_foreign_keys` was on,
-/// and is used when it is off, fail without undoing its row.
+/// It caches no statements. If a statement was compiled while `defer_foreign_keys` was on and runs when it is off, it
+/// may fail without undoing its row.
 pub(crate) struct Plain<'c>(pub(crate) &'c Connection);
 
 pub(crate) fn lost(conn: &Connection) -> Sql<()> {
@@ -173,7 +173,7 @@ impl View for Plain<'_> {
     }
 
     fn leak(&self, sql: &str) {
-        // The library resets what was leaked; here it is not leaked at all.
+        // The library resets a leaked statement when the call ends, so here the statement is not leaked.
         if let Ok(mut statement) = self.0.prepare(sql)
             && lost(self.0).is_ok()
             && let Ok(mut rows) = statement.query([])

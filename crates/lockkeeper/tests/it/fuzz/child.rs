@@ -1,4 +1,4 @@
-//! The process in which programs run, and the one that watches it.
+//! The child process that runs programs, and the code that watches it.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
@@ -10,14 +10,14 @@ use super::judge::judge;
 use super::program::Program;
 use super::{JOB, NAME};
 
-/// A program takes some 20 ms; one that takes this long hangs.
+/// A program takes some 20 ms. If one takes this long, it hangs.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What a child does.
+/// The work of a child.
 pub(crate) enum Job {
-    /// Draws so many programs, from this number on.
+    /// Draws and runs programs: the number of the first one, and how many.
     Draw(u64, u64),
-    /// Runs the program in this file so often.
+    /// Runs the program in this file this many times.
     Play(PathBuf, u64),
 }
 
@@ -43,7 +43,7 @@ impl Job {
     }
 }
 
-/// In the child: each program is announced before it runs.
+/// Runs in the child. Prints the number of each program before it runs.
 pub(crate) fn work(job: &Job) {
     match job {
         Job::Draw(seed, count) => {
@@ -65,7 +65,7 @@ pub(crate) fn work(job: &Job) {
 pub(crate) enum Ended {
     Well,
     Badly {
-        /// The last one that was begun.
+        /// The number of the program that was running; `None`: none had begun.
         program: Option<u64>,
         said: String,
     },

@@ -1,5 +1,5 @@
-//! Runs a program on the library, and judges what its clients were told by a plain connection that runs the
-//! same calls one by one, in the order of the commits.
+//! Runs a program on the library. Then a plain connection runs the same calls one by one, in the order of the commits,
+//! and the answers of the clients are compared with its answers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,13 +17,13 @@ use crate::differential::view::{Plain, Sql, fetch, lost};
 use crate::differential::{commit_failed, deny_strays, drop_temporary, dump, run_alone_with};
 use crate::support::{Dir, Place, rich};
 
-/// What a session leaves: the writes in their order, and every row.
+/// What is stored after a session: the numbers of the writes in their order, and every row.
 struct Left {
     log: Vec<i64>,
     rows: Vec<String>,
 }
 
-/// Panics when the program shows a fault.
+/// Panics if the program finds a fault.
 pub(crate) fn judge(program: &Program) {
     let dir = Dir::new();
     let mut model = new_model();
@@ -32,7 +32,7 @@ pub(crate) fn judge(program: &Program) {
         if program.settings.memory {
             (model, before) = (new_model(), 0);
         }
-        // What an aborted memory database held is gone.
+        // If a memory database is aborted, its content is lost and cannot be compared. So its sessions are not aborted.
         let abort_after = abort_after.filter(|_| !program.settings.memory);
         let db = open(&dir, program);
         let told = play(&db, plan, abort_after);
@@ -49,7 +49,7 @@ pub(crate) fn judge(program: &Program) {
     }
 }
 
-/// What each client does in each session, and how the session ends.
+/// The commands of each client in each session, and after how many commands the session is aborted.
 fn sessions(program: &Program) -> Vec<(Plan, Option<usize>)> {
     let mut sessions = vec![(Plan::new(), None)];
     for (number, item) in (0..).zip(&program.items) {
@@ -114,7 +114,7 @@ fn left_in(conn: &Connection) -> Left {
 fn compare(model: &Connection, told: Vec<Told>, left: &Left, before: usize) {
     let new = left.log.get(before..).expect("writes of earlier sessions are there");
     let mut writes: HashMap<i64, Told> = HashMap::new();
-    // What changed nothing, by when it ran.
+    // Calls that stored nothing, by the number of writes before them.
     let mut others: BTreeMap<i64, Vec<Told>> = BTreeMap::new();
     for told in told {
         let (number, at) = match &told {
@@ -143,7 +143,7 @@ fn compare(model: &Connection, told: Vec<Told>, left: &Left, before: usize) {
             replay(model, at, told, true);
         }
     }
-    // The batch that it ran in may be lost, and with it the writes that it saw.
+    // The batch of such a call may be lost, and the writes that the call saw with it. Then the call is not compared.
     others.values_mut().for_each(|told| told.retain(|told| told.is_compared(false)));
     others.retain(|_, told| !told.is_empty());
     assert!(others.is_empty(), "was told of more writes than there are: {others:?}");
@@ -159,12 +159,13 @@ impl Told {
         }
     }
 
-    /// A dropped call may happen or not.
+    /// The write of a dropped call may be stored or not.
     fn may_be_stored(&self) -> bool {
         self.is_stored() || matches!(self, Self::Write { outcome: None, .. })
     }
 
-    /// Whether a plain connection must tell the same: what ended elsewhere than by itself need not.
+    /// Whether the plain connection must give the same answer. `false` for calls that something other than their own
+    /// statements ended.
     fn is_compared(&self, stored: bool) -> bool {
         let Self::Write { number, call, outcome, .. } = self else { return true };
         match outcome {
@@ -172,13 +173,13 @@ impl Told {
                 assert!(!call.may_repeat(), "write {number} may be run again, but was not");
                 false
             }
-            // What it tells of may be rows that a neighbour's loss took away.
+            // The text of the panic may name rows that were lost with a neighbour's transaction.
             Some(Outcome::Panicked(text)) if !call.may_repeat() => {
                 assert!(text.starts_with('['), "write {number} panicked with {text:?}");
                 false
             }
             Some(outcome) if was_stopped(outcome) => false,
-            // It was stopped, at any point.
+            // The call was dropped and may have been stopped at any point.
             None => stored,
             Some(Outcome::Other(_)) => false,
             _ => true,
@@ -186,12 +187,12 @@ impl Told {
     }
 }
 
-/// Whether the end of its time stopped a statement (SQLITE_INTERRUPT, 9), which the call forgave before it panicked.
+/// Whether the deadline stopped a statement (SQLITE_INTERRUPT, 9) whose error the call ignored before it panicked.
 fn was_stopped(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Panicked(text) if text.contains("Failed(9)"))
 }
 
-/// Runs on the model what was told after `at` writes, and compares.
+/// Runs on the model a call that ran after `at` writes, and compares the answers.
 fn replay(model: &Connection, at: usize, told: Told, stored: bool) {
     if !told.is_compared(stored) {
         return;
@@ -245,8 +246,8 @@ fn replay_lease(
             assert!(!matches!(end, Outcome::Good(_)), "lease {number} is stored after its time");
             break;
         }
-        // A full-text table that was made, written to and undone before can fail this: the call is told so, unless
-        // it needs no savepoint, and what is left is compared with nothing.
+        // The savepoint may fail after a full-text table was made, written to and undone. The library then fails the
+        // call in the same way, or runs it without a savepoint; so the rest of the lease is not compared.
         if let Err(error) = model.execute_batch("SAVEPOINT model") {
             assert_eq!(code(&error), rusqlite::ffi::SQLITE_ERROR, "lease {number}: {error}");
             assert!(!matches!(end, Outcome::Good(_)), "lease {number} is stored, and cannot be");

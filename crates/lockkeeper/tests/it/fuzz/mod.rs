@@ -1,13 +1,13 @@
-//! Random programs of calls over the rich schema: several clients on threads of their own, every kind of call,
-//! dropped, out of time, panicking, the database closed, aborted and opened again in between.
+//! Random programs of calls over the rich schema: several clients on threads of their own make every kind of call.
+//! Calls are dropped, time out and panic, and the database is closed, aborted and opened again in between.
 //!
-//! Every write puts its number into a log first, so the file says in which order they happened, and each
-//! call knows after how many writes it ran. A plain connection runs the same calls one by one in that
-//! order (`judge.rs`): every answer, every read, and every row that is left must be the same.
+//! Every write first puts its number into a log. So the file shows the order of the writes, and each call knows after
+//! how many writes it ran. A plain connection runs the same calls one by one in that order (`judge.rs`). Every answer,
+//! every read and every row at the end must be the same.
 //!
-//! Programs run in a child process, because a crash and a hang are findings too. A finding is made as
-//! short as it can be, printed, and kept in `seeds`, whose programs every run begins with.
-//! `cargo xtask fuzz --minutes 30` looks for more.
+//! Programs run in a child process, because a crash or a hang is a finding too. A finding is shortened as far as
+//! possible and printed. Every run begins with the programs in `seeds`, which are earlier findings. `cargo xtask fuzz
+//! --minutes 30` looks for more.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,24 +23,24 @@ mod play;
 mod program;
 mod shorten;
 
-/// For how long to look; without it, a few programs.
+/// For how many minutes to search. If not set, a few programs run.
 const MINUTES: &str = "LOCKKEEPER_FUZZ_MINUTES";
 /// The number of the first program.
 const SEED: &str = "LOCKKEEPER_FUZZ_SEED";
-/// What the child is to do.
+/// The job of a child process. Not set in the parent.
 const JOB: &str = "LOCKKEEPER_FUZZ_JOB";
-/// This test, by which a child is started.
+/// The name of this test, with which a child is started.
 const NAME: &str = "fuzz::a06_calls_of_many_clients_are_as_if_they_had_run_alone";
 
-/// How many programs the default form draws. They are the same ones each time; their threads are not.
+/// The number of programs in the default form. The programs are the same each time, but their threads run differently.
 const FEW: u64 = 40;
-/// One child runs so many.
+/// The number of programs that one child runs.
 const PER_CHILD: u64 = 200;
 
 #[test]
 fn a06_calls_of_many_clients_are_as_if_they_had_run_alone() {
     if let Ok(job) = std::env::var(JOB) {
-        // As long as the process lives: a test that fails may not change it.
+        // Forgotten, so that it lasts as long as the process: a test that panics cannot restore the panic hook.
         std::mem::forget(Quiet::panics_of_calls());
         return child::work(&Job::of_text(&job));
     }
@@ -84,7 +84,7 @@ fn seeds() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fuzz/seeds")
 }
 
-/// Fails, with the program as short as it can be made.
+/// Fails with the program, shortened as far as possible.
 fn report(seed: u64, said: &str) -> ! {
     println!("fuzz: program {seed} has failed; it is being shortened\n{said}");
     let (program, said) = match shorten(&Program::of_seed(seed)) {

@@ -1,4 +1,4 @@
-//! Runs a session of a program on the library, each client on a thread, and notes what each was told.
+//! Runs a session of a program on the library, with each client on a thread, and notes the answers.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -19,24 +19,24 @@ use crate::differential::program::{Call, Failure, Form, Outcome, Seen, code};
 use crate::differential::view::{Real, Sql, fetch};
 use crate::support::{HANG, block_on, poll_once, rich};
 
-/// Before anything else a write puts its number here: the order of the commits, and what happened.
+/// Each write first puts its number here. So the table shows the order of the commits, and which writes were stored.
 pub(crate) const LOG: &str =
     "CREATE TABLE log (at INTEGER PRIMARY KEY, number INTEGER NOT NULL) STRICT;";
 
-/// How many writes came before.
+/// How many writes were stored before.
 const POSITION: &str = "SELECT coalesce(max(at), 0) FROM log";
 
 pub(crate) type Rows = Result<Vec<String>, i32>;
 
-/// What a client was told, and after how many writes.
+/// The answer that a client got, and after how many writes the call ran.
 #[derive(Debug)]
 pub(crate) enum Told {
     Write {
         number: i64,
         call: Call,
-        /// Where its last run was, if it was run.
+        /// How many writes were stored when the closure last ran; `None`: it did not run.
         at: Option<i64>,
-        /// `None`: it was dropped.
+        /// `None`: the future was dropped.
         outcome: Option<Outcome>,
     },
     Read {
@@ -48,14 +48,14 @@ pub(crate) enum Told {
         number: i64,
         calls: Vec<Call>,
         at: i64,
-        /// Of the calls that were answered before it ended.
+        /// The outcomes of the calls that were answered before the lease ended.
         outcomes: Vec<Outcome>,
-        /// What became of it; it ended before `commit` was asked for unless that is said.
+        /// How the lease ended. `RolledBack` also if it was dropped or left to expire.
         end: Outcome,
     },
 }
 
-/// One session: the commands of each client, numbered over the whole program.
+/// A session: the commands of each client. The numbers are unique in the whole program.
 pub(crate) type Plan = BTreeMap<u8, Vec<(i64, Command)>>;
 
 pub(crate) fn play(db: &Database<Failure>, plan: Plan, abort_after: Option<usize>) -> Vec<Told> {
@@ -101,11 +101,11 @@ pub(crate) fn ask(query: &Query, prepare: impl FnOnce(&str, &[i64]) -> Sql<Vec<S
 
 struct Player {
     client: Client<Failure>,
-    /// The session ends while clients are at work.
+    /// Whether the session is aborted while clients are at work.
     aborts: bool,
-    /// What this client has seen must be seen by its later reads.
+    /// How many writes this client has seen. Its later reads must see at least as many.
     floor: i64,
-    /// And the position at which it was first read.
+    /// The held snapshot, and how many writes its first read saw; `None`: it was not read yet.
     snapshot: Option<(HeldSnapshot<Failure>, Option<i64>)>,
     told: Vec<Told>,
 }
@@ -126,7 +126,7 @@ impl Player {
         }
     }
 
-    /// What a call may be answered instead of what it was made for.
+    /// Whether a call may get this error instead of its result.
     fn excuses(&self, kind: ErrorKind, how: How) -> bool {
         match kind {
             ErrorKind::Timeout(_) => matches!(how, How::Deadline(_)),
@@ -279,7 +279,7 @@ impl Player {
     }
 }
 
-/// Puts the number of a write into the log; returns how many are there before it.
+/// Puts the number of a write into the log. Returns how many numbers were there before.
 fn log(tx: &Transaction, number: i64) -> Result<i64, Failure> {
     let sql = "INSERT INTO log (number) VALUES (?1) RETURNING at - 1";
     Ok(tx.query_row(sql, [number], |row| row.get(0))?)
@@ -306,7 +306,7 @@ fn reading(
     }
 }
 
-/// `None`: it was dropped.
+/// Waits for the future as `how` says. `None`: the future was dropped.
 fn wait<F: Future>(future: F, how: How) -> Option<F::Output> {
     let mut future = pin!(future);
     let How::Drop(turns) = how else { return Some(block_on(future)) };

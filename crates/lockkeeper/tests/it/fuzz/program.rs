@@ -1,4 +1,4 @@
-//! What a program is made of, how one is drawn from a number, and its text.
+//! The parts of a program, how a program is drawn from a number, and its form as text.
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -9,7 +9,7 @@ use crate::differential::draw::{end, form, op_over, plain_op, rich_op, step};
 use crate::differential::program::{Call, End, Form};
 use crate::support::rich::{self, Gives, STATEMENTS};
 
-/// A database, opened and closed some times, with some clients at work each time.
+/// A database that is opened and closed several times, with clients at work each time.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
     pub(crate) settings: Settings,
@@ -27,9 +27,10 @@ pub(crate) struct Settings {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Item {
-    /// A client does its commands one after another, beside the other clients.
+    /// A client runs its commands one after another, in parallel with the other clients.
     Do { client: u8, command: Command },
-    /// After all clients, or while they are at work: when they have done so many commands.
+    /// Closes and opens the database. `None`: after all clients have ended. `Some`: aborts it when the clients have run
+    /// this many commands.
     Reopen { abort_after: Option<usize> },
 }
 
@@ -44,7 +45,7 @@ pub(crate) enum Command {
         short: bool,
         queries: Vec<Query>,
     },
-    /// A snapshot, instead of the one that the client holds.
+    /// Takes a snapshot. It replaces the one that the client holds.
     Snapshot,
     ReadSnapshot {
         queries: Vec<Query>,
@@ -54,7 +55,7 @@ pub(crate) enum Command {
         calls: Vec<Call>,
         end: LeaseEnd,
     },
-    /// What changes no row; nothing of it must be there for the next call.
+    /// An exclusive call that changes no rows and must leave nothing for the next call.
     Exclusive {
         sql: String,
         panics: bool,
@@ -66,9 +67,9 @@ pub(crate) enum Command {
 pub(crate) enum How {
     Await,
     Block,
-    /// Polled once, dropped after so many turns of an empty loop.
+    /// Polls the future once and drops it after this many turns of an empty loop.
     Drop(u32),
-    /// In microseconds.
+    /// With a deadline, in microseconds.
     Deadline(u64),
 }
 
@@ -77,7 +78,7 @@ pub(crate) enum LeaseEnd {
     Commit,
     Rollback,
     Drop,
-    /// Held until it expires.
+    /// Forgets the lease, or holds it until it expires.
     Expire,
 }
 
@@ -88,7 +89,7 @@ pub(crate) struct Query {
 }
 
 impl Program {
-    /// The program of this number, as long as nothing here is changed.
+    /// The program with this number. It stays the same only as long as the code here does not change.
     pub(crate) fn of_seed(seed: u64) -> Self {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -97,7 +98,7 @@ impl Program {
         program().new_tree(&mut runner).expect("a program is drawn").current()
     }
 
-    /// The settings, then an item per line.
+    /// The program as text: a line with the settings, then a line for each item.
     pub(crate) fn text(&self) -> String {
         let settings = ron::to_string(&self.settings);
         let items = self.items.iter().map(ron::to_string);
@@ -164,7 +165,7 @@ fn call() -> impl Strategy<Value = Call> {
     (form(), steps, end()).prop_map(|(form, steps, end)| Call { form, steps, end, kind: 0 })
 }
 
-/// A call in a lease: what fails in it is undone alone.
+/// A call in a lease. If it fails, only this call is undone.
 fn lease_call() -> impl Strategy<Value = Call> {
     let end = prop_oneof![6 => Just(End::Good), 1 => Just(End::Fail), 1 => Just(End::Panic)];
     (prop::collection::vec(step(rich_op()), 0..4), end).prop_map(|(steps, end)| Call {

@@ -1,7 +1,7 @@
-//! Makes a program that fails as short as it can be.
+//! Makes a failing program as short as possible.
 //!
-//! Whether a program fails depends on how its threads run. So each attempt runs several times, and what
-//! seldom fails may be left longer than it could be.
+//! Whether a program fails depends on how its threads run. So each attempt runs several times, and a program that
+//! seldom fails may stay longer than necessary.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::support::Dir;
 
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The shortest found, and what it fails with; `None` if the program does not fail again.
+/// The shortest failing program that was found, and its failure. `None`: the program did not fail again.
 pub(crate) fn shorten(program: &Program) -> Option<(Program, String)> {
     let said = failure_of(program, 100)?;
     let mut best = (program.clone(), said);
@@ -53,7 +53,7 @@ pub(crate) fn shorten(program: &Program) -> Option<(Program, String)> {
     }
 }
 
-/// The program without one part of one of its items, if there is such a part.
+/// The program without one part of an item; `None`: there is no such part.
 fn without(program: &Program, item: usize, part: usize) -> Option<Program> {
     fn remove<T>(parts: &mut Vec<T>, part: usize) -> Option<()> {
         (part < parts.len()).then(|| drop(parts.remove(part)))

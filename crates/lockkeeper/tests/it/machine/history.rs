@@ -1,4 +1,4 @@
-//! The checker of histories.
+//! Checks whether a history is linearizable.
 
 use std::collections::BTreeMap;
 
@@ -9,23 +9,22 @@ use super::map::{Map, Write};
 pub(crate) struct Event {
     pub(crate) op: u64,
     pub(crate) called: u64,
-    /// `None`: canceled, so it was never answered.
+    /// When the operation was answered; `None`: it was canceled and never answered.
     pub(crate) answered: Option<u64>,
     pub(crate) what: What,
 }
 
 #[derive(Debug)]
 pub(crate) enum What {
-    /// What it returned: version and result; `Err`: refused by the map at this version.
+    /// A write with its version and result; `Err`: the map refused the write at this version.
     Wrote(Write, Result<(u64, i64), u64>),
     Canceled(Write),
-    /// The library said that nothing of it was stored.
+    /// The library's error says that the write was not stored.
     NotStored,
     Got(i64, u64, Option<i64>),
     Saw(u64, Map),
 }
-/// Checks that `events` can be put into one order, which `history` gives, and that it agrees with
-/// real time.
+/// Checks that the order in `history` explains the answers of all `events`, and that it agrees with real time.
 pub(crate) fn linearizable(events: &mut [Event], history: &[(u64, u64)]) -> Result<(), String> {
     let mut version_of = BTreeMap::new();
     for (index, &(version, op)) in history.iter().enumerate() {
@@ -50,7 +49,8 @@ pub(crate) fn linearizable(events: &mut [Event], history: &[(u64, u64)]) -> Resu
         }
         maps.push(map);
     }
-    // The version of each event, and whether it must be later than all it knows of.
+    // For each event its version, and whether it is a stored write. A write must be later than all versions that were
+    // known before.
     let mut placed = Vec::new();
     for event in &*events {
         let at = |version: u64| maps.get(version as usize).ok_or(format!("no such: {event:?}"));
@@ -75,7 +75,8 @@ pub(crate) fn linearizable(events: &mut [Event], history: &[(u64, u64)]) -> Resu
         let writes = version_of.contains_key(&event.op);
         placed.push((event, version, writes));
     }
-    // Real time: in the order of the calls, against the newest version answered before each.
+    // Real time: goes through the events in the order of their calls. Each must be at least as new as the newest
+    // version that was answered before its call.
     let mut answers: Vec<(u64, u64)> =
         placed.iter().filter_map(|(event, version, _)| Some((event.answered?, *version))).collect();
     answers.sort_unstable();
@@ -93,7 +94,7 @@ pub(crate) fn linearizable(events: &mut [Event], history: &[(u64, u64)]) -> Resu
     Ok(())
 }
 
-/// The checker itself must be able to say no.
+/// The checker must be able to reject a history.
 #[test]
 fn a10_the_checker_refuses_stale_lost_and_doubled_rows() {
     let wrote = |op, called, version, k, before| Event {

@@ -1,4 +1,4 @@
-//! Many clients at once.
+//! Many clients at the same time.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -13,7 +13,7 @@ struct Held {
     snapshot: HeldSnapshot<Failure>,
     called: u64,
     answered: u64,
-    /// What an earlier read of it saw.
+    /// What an earlier read of the snapshot has seen.
     shows: Option<State>,
 }
 
@@ -114,7 +114,7 @@ impl Session<'_> {
                     }
                 }
                 14 => match block_on(db.snapshot()) {
-                    // It shows one state between these two moments, however late it is read.
+                    // The snapshot shows a state between its call and its answer, however late it is read.
                     Ok(snapshot) => {
                         held = Some(Held { snapshot, called, answered: self.tick(), shows: None });
                     }
@@ -144,7 +144,7 @@ impl Session<'_> {
 
 static EVENTS: AtomicUsize = AtomicUsize::new(0);
 
-/// Several sessions on one file, each with clients at work; some are closed under them.
+/// Several sessions on one file, each with clients at work. One session is closed or aborted while its clients work.
 fn many_clients(place: Place, clients: usize, ops: usize, seed: u64) {
     let dir = Dir::new();
     let (clock, next_op) = (AtomicU64::new(1), AtomicU64::new(1));
@@ -157,7 +157,7 @@ fn many_clients(place: Place, clients: usize, ops: usize, seed: u64) {
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..clients)
                 .map(|client| {
-                    // Some share a lane.
+                    // Two clients share a lane.
                     let lane = db.client(&format!("client {}", client / 2));
                     let session = &session;
                     let seed = seed.wrapping_mul(1 + client as u64) ^ (number << 32) | 1;
@@ -165,7 +165,7 @@ fn many_clients(place: Place, clients: usize, ops: usize, seed: u64) {
                 })
                 .collect();
             if number == 1 {
-                // Under load: in the middle of what the clients do.
+                // The close comes at a random moment while the clients work.
                 while clock.load(Ordering::Relaxed) % 997 < 900 && !threads[0].is_finished() {
                     std::thread::yield_now();
                 }
@@ -180,7 +180,7 @@ fn many_clients(place: Place, clients: usize, ops: usize, seed: u64) {
             1 => open(&dir, place),
             _ => db,
         };
-        // Canceled calls may still be at work.
+        // Canceled calls may still run. This write waits for them.
         db.blocking_write(|_| Ok(())).expect("the writer lives");
         last = history(&db);
         block_on(db.close()).expect("the database closes");

@@ -1,4 +1,4 @@
-//! The map: what each write does to it, and to the tables that hold it.
+//! The map, and what each write does to the map and to the tables that store it.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,9 @@ use lockkeeper::{Client, Database, Snapshot, Synchronous, Transaction};
 
 use crate::support::{Dir, Place};
 
-/// The map is `map`. What else holds it must agree: a full-text index, an R-Tree, generated columns, a
-/// view through which rows are put, and `slot`, whose rows take those of the map with them.
+/// The table `map` stores the map. Other structures must agree with it: a full-text index, an R-Tree, generated
+/// columns, a view through which rows are written, and the table `slot`, whose rows take those of `map` with them when
+/// they are deleted.
 pub(crate) const SCHEMA: &str = "
     CREATE TABLE slot (id INTEGER PRIMARY KEY) STRICT;
     CREATE TABLE map (
@@ -40,7 +41,8 @@ pub(crate) const SCHEMA: &str = "
         version INTEGER PRIMARY KEY, op INTEGER NOT NULL UNIQUE
     ) STRICT, WITHOUT ROWID;";
 
-/// What the other structures say of the map: each row as often as there are structures.
+/// The rows of the map according to each of the other structures. Each row must occur as often as there are such
+/// structures.
 const OTHERS: &str = "
     SELECT map.k, map.v FROM map JOIN map_text ON map_text.rowid = map.k AND map_text = map.word
     UNION ALL SELECT k, CAST (low AS INTEGER) FROM map_box WHERE low = high
@@ -56,14 +58,14 @@ pub(crate) type State = (u64, Map);
 pub(crate) enum Write {
     Put(i64, i64),
     Delete(i64),
-    /// Refuses when there is no such key.
+    /// Fails if the key does not exist.
     Add(i64, i64),
     Swap {
         k: i64,
         old: i64,
         new: i64,
     },
-    /// Takes from one key and gives to another; refuses, having taken, when the other is missing.
+    /// Takes `n` from one key and gives it to another. If the other key does not exist, fails after it has taken.
     Move {
         from: i64,
         to: i64,
@@ -153,10 +155,10 @@ impl Write {
     }
 }
 
-/// What closures of this test fail with.
+/// The error type of the closures in this test.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The map did not allow it, at this version.
+    /// The map refused the write, at this version.
     Refused(u64),
     Sql {
         _error: rusqlite::Error,
@@ -175,7 +177,7 @@ pub(crate) fn version(s: &Snapshot) -> rusqlite::Result<u64> {
     })
 }
 
-/// Runs a write and numbers it: its version and its result.
+/// Runs a write and notes it in `history`. Returns the version and the result.
 pub(crate) fn run_write(tx: &Transaction, op: u64, write: Write) -> Result<(u64, i64), Failure> {
     let version = version(tx)?;
     match write.on_tables(tx)? {

@@ -1,10 +1,11 @@
-//! The whole database against a map: one client, step by step, with shrinking; and many clients at
-//! once, whose history must be linearizable.
+//! The whole database compared with a map: one client step by step, where a failure is shrunk; and many clients at the
+//! same time, whose history must be linearizable.
 //!
-//! Every write numbers itself: it raises `version` and notes its own identity in `history`, in its
-//! own transaction. So the file says in which order the writes took effect, which canceled ones
-//! did, and every answer can name the version that it saw. A history is linearizable if the answers
-//! are those of the map at their versions, and if the versions agree with real time: what was
+//! Every write numbers itself: in its own transaction it raises `version` and notes its own identity in `history`. So
+//! the file shows the order of the writes and which canceled writes were stored, and every answer names the version
+//! that it saw. A history is linearizable if each answer is that of the map at its version, and if the versions agree
+//! with real time: a call sees everything that was answered before the call was made. Because `history` gives the
+//! order, no search for an order is needed.
 //! answered before a call was made is seen by it. That order is a witness, so no search is needed.
 
 mod history;

@@ -1,4 +1,4 @@
-//! One client, step by step, with shrinking.
+//! One client, step by step. A failing sequence of steps is shrunk.
 
 use lockkeeper::{Database, ErrorKind, HeldSnapshot};
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ use crate::support::{Dir, Place, block_on, count, long, poll_once};
 #[derive(Clone, Debug)]
 enum Command {
     Write(Write),
-    /// Submits it, and drops the future at once.
+    /// Submits the write and immediately drops the future.
     Cancel(Write),
     Get {
         k: i64,
@@ -55,7 +55,7 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
-/// What the model knows: the map, and what each held snapshot shows.
+/// The database, and what it must show: the map, and the state of each held snapshot.
 struct Machine {
     dir: Dir,
     place: Place,
@@ -118,7 +118,7 @@ impl Machine {
                     prop_assert!(answered, "a closed database answers at once");
                     return Ok(());
                 }
-                // What follows it in the queue waits until it is over, one way or the other.
+                // The next write waits in the queue until the canceled write has ended or was removed.
                 let happened = self.db.blocking_write(move |tx| {
                     let sql = "SELECT count(*) FROM history WHERE op = ?1";
                     Ok(tx.query_row(sql, [op as i64], |row| row.get::<_, i64>(0))?)

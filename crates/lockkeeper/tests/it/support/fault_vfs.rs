@@ -1,7 +1,7 @@
-//! A VFS over the system's own that fails the n-th write, sync or truncate, and that knows what a
-//! crash would leave: what was written, and what of it was synced.
+//! A VFS over the system's VFS. It can make the n-th write, sync or truncate fail, and it knows what a crash would
+//! leave, because it keeps what was written and what of that was synced.
 //!
-//! Files are told apart by their directory, so tests that run side by side do not meet.
+//! A plan applies to the files of one directory, so tests that run in parallel do not affect each other.
 #![expect(unsafe_code, reason = "a VFS is a table of C functions; each block says why it is sound")]
 
 use std::collections::BTreeMap;
@@ -15,17 +15,17 @@ use rusqlite::ffi;
 /// The name to give to [`lockkeeper::Builder::vfs`].
 pub(crate) const NAME: &str = "lockkeeper-faults";
 
-/// What shall go wrong with the files of one directory, and what is known of them.
+/// What goes wrong with the files of one directory, and what is known about these files.
 #[derive(Default)]
 pub(crate) struct Plan(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// Operations are counted, and may fail.
+    /// Whether operations are counted and may fail.
     armed: bool,
     count: u64,
     fault: Option<Fault>,
-    /// At this operation, what a power failure would leave is kept in `left`.
+    /// The operation at which the power fails. What that would leave is stored in `left`.
     cut_at: Option<u64>,
     seed: u64,
     images: BTreeMap<String, Image>,
@@ -37,21 +37,21 @@ struct State {
 /// Which operation fails, and how.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fault {
-    /// Counted from 1, from [`Plan::arm`].
+    /// The number of the failing operation, counted from 1 since [`Plan::arm`].
     pub(crate) nth: u64,
-    /// All later ones fail too.
+    /// Whether all later operations fail too.
     pub(crate) goes_on: bool,
-    /// A failing write has written its first half.
+    /// Whether a failing write writes its first half.
     pub(crate) torn: bool,
     pub(crate) code: c_int,
 }
 
-/// What is in a file, as its writers see it and as the disk has it.
+/// The content of a file as programs see it, and as it is on the disk.
 #[derive(Clone, Default)]
 struct Image {
     written: Vec<u8>,
     synced: Vec<u8>,
-    /// What was done since the last sync.
+    /// The changes since the last sync.
     pending: Vec<Change>,
 }
 
@@ -93,7 +93,7 @@ impl Image {
         self.pending.clear();
     }
 
-    /// What a power failure may leave: what was synced, and any part of the rest.
+    /// What a power failure may leave: the synced content, and a random part of the later changes.
     fn after_power_failure(&self, seed: &mut u64) -> Vec<u8> {
         let mut bytes = self.synced.clone();
         for change in &self.pending {
@@ -107,7 +107,7 @@ impl Image {
 }
 
 impl Plan {
-    /// The plan of the files in `dir`, which is to be used with [`NAME`].
+    /// Makes the plan for the files in `dir`. The database must use the VFS [`NAME`].
     pub(crate) fn of(dir: &Path) -> Arc<Self> {
         register();
         let plan = Arc::new(Self::default());
@@ -125,7 +125,7 @@ impl Plan {
         self.0.lock().expect("not poisoned").opens.get(name).copied().unwrap_or(0)
     }
 
-    /// From now on operations are counted, and fail as planned.
+    /// Begins to count operations, which then fail as `fault` says.
     pub(crate) fn arm(&self, fault: Option<Fault>) {
         let mut state = self.0.lock().expect("not poisoned");
         state.armed = true;
@@ -133,14 +133,14 @@ impl Plan {
         state.fault = fault;
     }
 
-    /// Nothing fails any more; returns the number of operations since it was armed.
+    /// Ends all failures. Returns the number of operations since [`Plan::arm`].
     pub(crate) fn disarm(&self) -> u64 {
         let mut state = self.0.lock().expect("not poisoned");
         state.armed = false;
         state.count
     }
 
-    /// Keeps what a power failure at the `nth` operation from now on would leave.
+    /// Stores what a power failure at the `nth` operation from now on would leave.
     pub(crate) fn cut_power_at(&self, nth: u64, seed: u64) {
         let mut state = self.0.lock().expect("not poisoned");
         state.armed = true;
@@ -154,7 +154,7 @@ impl Plan {
         self.0.lock().expect("not poisoned").left.is_some()
     }
 
-    /// Writes what the power failure has left into `dir`.
+    /// Writes the files that the power failure has left into `dir`.
     pub(crate) fn restore_after_power_failure(&self, dir: &Path) {
         let state = self.0.lock().expect("not poisoned");
         for (name, bytes) in state.left.as_ref().expect("the power has failed") {
@@ -162,7 +162,7 @@ impl Plan {
         }
     }
 
-    /// Writes what a kill at this moment would leave into `dir`: all that was written.
+    /// Writes the files that a kill at this moment would leave into `dir`: everything that was written.
     pub(crate) fn restore_after_kill(&self, dir: &Path) {
         for (name, image) in &self.0.lock().expect("not poisoned").images {
             std::fs::write(dir.join(name), &image.written).expect("the image can be written");
@@ -202,7 +202,7 @@ impl Plan {
                 let code = match (fault.code, operation) {
                     (ffi::SQLITE_IOERR, Operation::Write(..)) => ffi::SQLITE_IOERR_WRITE,
                     (ffi::SQLITE_IOERR, Operation::Truncate(_)) => ffi::SQLITE_IOERR_TRUNCATE,
-                    // The system's VFS reports a failed sync so whatever its reason.
+                    // The system's VFS reports this code for every failed sync, whatever the cause.
                     (_, Operation::Sync) => ffi::SQLITE_IOERR_FSYNC,
                     (code, _) => code,
                 };
@@ -223,7 +223,7 @@ struct Failing {
 
 static PLANS: Mutex<BTreeMap<PathBuf, Arc<Plan>>> = Mutex::new(BTreeMap::new());
 
-/// The plan for a file, and the file's name in it.
+/// The plan for a file, and the file's name in the plan. `None`: the file has no plan.
 fn plan_of(path: *const c_char) -> Option<(Arc<Plan>, String)> {
     if path.is_null() {
         return None;
@@ -239,7 +239,7 @@ fn plan_of(path: *const c_char) -> Option<(Arc<Plan>, String)> {
 // The C side
 // ---------------------------------------------------------------------------------------------
 
-/// An open file; the system's own file follows it in memory.
+/// An open file. The system's own file follows it in memory.
 #[repr(C)]
 struct File {
     base: ffi::sqlite3_file,
@@ -248,24 +248,24 @@ struct File {
 
 /// The system's VFS, which is never unregistered.
 fn system() -> *mut ffi::sqlite3_vfs {
-    // SAFETY: a null name asks for the default VFS, and ours is not made the default.
+    // SAFETY: a null name asks for the default VFS. This VFS is never made the default.
     unsafe { ffi::sqlite3_vfs_find(std::ptr::null()) }
 }
 
-/// The system's part of an open file.
+/// The system's file inside an open file.
 ///
 /// # Safety
 /// `file` was given to [`open`] by SQLite.
 unsafe fn real(file: *mut ffi::sqlite3_file) -> *mut ffi::sqlite3_file {
-    // SAFETY: `szOsFile` of our VFS makes room for both parts; `File` is as aligned as the other.
+    // SAFETY: `szOsFile` of this VFS makes room for both parts, and both have the same alignment.
     unsafe { file.cast::<File>().add(1).cast() }
 }
 
-/// Calls a method of the system's part of a file.
+/// Calls a method of the system's file inside a file.
 macro_rules! pass {
     ($file:expr, $method:ident $(, $argument:expr)*) => {{
-        // SAFETY: SQLite calls methods on files only that `open` has opened, and passes arguments
-        // that are valid for the method of this name, to which they are passed on.
+        // SAFETY: SQLite calls methods only on files that `open` has opened. The arguments that it passes are valid for
+        // the method of the same name.
         unsafe {
             let real = real($file);
             ((*(*real).pMethods).$method.expect("the system's VFS has it"))(real $(, $argument)*)
@@ -293,7 +293,7 @@ unsafe extern "C" fn open(
     out_flags: *mut c_int,
 ) -> c_int {
     let ours = file.cast::<File>();
-    // SAFETY: SQLite gives `szOsFile` bytes for us to fill, which hold both parts.
+    // SAFETY: SQLite passes `szOsFile` bytes to be filled, which hold both parts.
     unsafe {
         (*ours).base.pMethods = std::ptr::null();
         (*ours).plan = std::ptr::null_mut();
@@ -373,7 +373,7 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, size: i64) -> c_int 
 }
 
 unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _: c_int) -> c_int {
-    // The disk is simulated: what it would hold is in the plan.
+    // The disk is simulated, and the plan stores its content.
     // SAFETY: SQLite syncs open files.
     match unsafe { ask(file, Operation::Sync) } {
         Ok(()) => ffi::SQLITE_OK,
@@ -441,7 +441,7 @@ unsafe extern "C" fn shm_unmap(file: *mut ffi::sqlite3_file, remove: c_int) -> c
 }
 
 static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
-    // Version 2 has shared memory, but no mapped reads, which we could not see.
+    // Version 2 has shared memory, but no memory-mapped reads, which this VFS could not see.
     iVersion: 2,
     xClose: Some(close),
     xRead: Some(read),
@@ -468,9 +468,9 @@ fn register() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let system = system();
-        // SAFETY: the system's VFS is a plain table, initialised by SQLite. The copy lives for ever,
-        // as SQLite requires of a registered VFS; the functions that are kept use the table's own
-        // data only, and the two that are replaced are given ours.
+        // SAFETY: the system's VFS is a plain table that SQLite has initialised. The copy lives for ever, as SQLite
+        // requires of a registered VFS. The functions that are kept use only the table's own data, and the two that are
+        // replaced are those of this module.
         unsafe {
             let mut ours = *system;
             let name = std::ffi::CString::new(NAME).expect("no NUL in it");

@@ -1,4 +1,4 @@
-//! What the tests share: databases that clean up after themselves, time limits, forced schedules.
+//! Shared parts of the tests: databases that clean up after themselves, time limits, forced schedules.
 
 pub(crate) mod fault_vfs;
 pub(crate) mod rich;
@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use lockkeeper::{Builder, Client, Database, ErrorKind};
 
-/// After this long a test is taken to hang. An order of magnitude above what any needs.
+/// A test that takes longer than this is assumed to hang. It is an order of magnitude longer than any test needs.
 pub(crate) const HANG: Duration = Duration::from_secs(120);
 
-/// Whether the long forms are wanted.
+/// Whether the tests run in their long forms.
 pub(crate) fn long() -> bool {
     std::env::var_os("LOCKKEEPER_LONG").is_some_and(|value| value == "1")
 }
@@ -38,7 +38,7 @@ pub(crate) enum Place {
 /// Both kinds of database, for behaviour that they share (promise A35).
 pub(crate) const PLACES: [Place; 2] = [Place::File, Place::Memory];
 
-/// A directory of its own; gone with the test.
+/// A temporary directory, which is deleted at the end of the test.
 pub(crate) struct Dir(tempfile::TempDir);
 
 impl Dir {
@@ -54,8 +54,8 @@ impl Dir {
         self.path().join(name)
     }
 
-    /// A database in this directory, or in memory. Calls that wait together share a commit however slow the
-    /// machine is: the default ceiling of 5 ms would part them on one that is busy, or under a sanitizer.
+    /// A database in this directory, or in memory. The limit of a batch's time is very long, so that calls that wait
+    /// together share a commit. With the default of 5 ms, a busy machine or a sanitizer would separate them.
     pub(crate) fn builder(&self, place: Place) -> Builder {
         let builder = match place {
             Place::File => Database::builder(self.file("test.db")),
@@ -104,9 +104,9 @@ pub(crate) fn lock_of_another(path: &Path) -> rusqlite::Connection {
     conn
 }
 
-/// What is committed, as another connection sees it: the greatest id in the table `t`.
+/// A connection that sees what is committed: the greatest id in the table `t`.
 ///
-/// Inside a call it names the batch: all calls of one see the same.
+/// All calls of a batch see the same value, so inside a call the value identifies the batch.
 #[derive(Clone)]
 pub(crate) struct Committed(Arc<Mutex<rusqlite::Connection>>);
 
@@ -116,7 +116,7 @@ impl Committed {
         Self(Arc::new(Mutex::new(conn)))
     }
 
-    /// -1: nothing.
+    /// The greatest committed id; -1: there is none.
     pub(crate) fn now(&self) -> i64 {
         let conn = self.0.lock().expect("no panic");
         let sql = "SELECT coalesce(max(id), -1) FROM t";
@@ -140,7 +140,7 @@ pub(crate) fn ids_of(s: &lockkeeper::Snapshot) -> rusqlite::Result<Vec<i64>> {
     s.prepare_cached("SELECT id FROM t ORDER BY id")?.query_map([], |row| row.get(0))?.collect()
 }
 
-/// Runs `f` on a thread of its own and fails when it does not end in time.
+/// Runs `f` on a thread of its own and fails if it does not end within `limit`.
 pub(crate) fn within<T: Send + 'static>(
     limit: Duration,
     f: impl FnOnce() -> T + Send + 'static,
@@ -183,7 +183,7 @@ struct Alive {
     changed: Condvar,
 }
 
-/// One of them.
+/// One thread of a database. The drop uncounts it.
 struct Thread(Threads);
 
 impl Drop for Thread {
@@ -215,7 +215,7 @@ impl Threads {
         *self.0.count.lock().expect("no panic")
     }
 
-    /// Blocks until no more than `count` are alive.
+    /// Blocks until at most `count` threads are alive.
     pub(crate) fn wait_for(&self, count: usize) {
         let alive = self.0.count.lock().expect("no panic");
         drop(self.0.changed.wait_while(alive, |alive| *alive > count).expect("no panic"));
@@ -231,13 +231,13 @@ pub(crate) fn files_open_in(dir: &Path) -> Vec<PathBuf> {
     files.filter(|file| file.starts_with(&dir)).collect()
 }
 
-/// Nothing tells elsewhere.
+/// On other systems the open files are not known.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn files_open_in(_dir: &Path) -> Vec<PathBuf> {
     Vec::new()
 }
 
-/// What is doubtful about the file; what is so of the SQLite that is linked (rusqlite 0.40) is left out.
+/// The warnings about the file. The warning about rusqlite 0.40's SQLite is left out.
 pub(crate) fn warnings_of_the_file(db: &Database) -> Vec<String> {
     let mut warnings = db.warnings();
     warnings.retain(|one| !one.contains("SQLITE_ENABLE_MEMORY_MANAGEMENT"));
@@ -254,7 +254,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     futures_lite::future::block_on(future)
 }
 
-/// The kind of an error, for comparing.
+/// The kind of the error in `result`.
 pub(crate) fn kind<T: std::fmt::Debug, E: std::fmt::Debug>(
     result: Result<T, lockkeeper::Error<E>>,
 ) -> ErrorKind {

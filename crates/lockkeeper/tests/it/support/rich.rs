@@ -1,8 +1,8 @@
-//! A schema with what SQLite has beyond plain tables, and statements over it: full-text search over
-//! external content, an R-Tree, generated columns, views that can be written to, cascades, deferred
-//! keys, `WITHOUT ROWID`, `STRICT`, upserts, `RETURNING`, temporary objects.
+//! A schema with features of SQLite beyond plain tables, and statements for it: full-text search over external content,
+//! an R-Tree, generated columns, views that can be written to, cascades, deferred keys, `WITHOUT ROWID`, `STRICT`,
+//! upserts, `RETURNING`, temporary objects.
 //!
-//! A statement takes up to two small numbers. One is added by a line in a list here.
+//! A statement takes up to two small numbers. To add a statement, add a line to one of the lists.
 
 /// The tables.
 pub(crate) const SCHEMA: &str = "
@@ -62,7 +62,7 @@ pub(crate) const SCHEMA: &str = "
     END;
 ";
 
-/// Every row there is, in an order that does not depend on history.
+/// Every row, in an order that depends only on the content.
 pub(crate) const DUMP: &str = "
     SELECT 'doc', id, title, body, size, label FROM doc
     UNION ALL SELECT 'place', id, x0, x1, y0 + y1, note FROM place
@@ -77,7 +77,7 @@ pub(crate) const DUMP: &str = "
     UNION ALL SELECT 'schema', type, name, tbl_name, sql, NULL FROM sqlite_schema
     ORDER BY 1, 2, 3, 4, 5, 6";
 
-/// Statements of which each holds whatever was done before, so that any may follow any.
+/// Each statement can run in every state of the schema, so any of them may follow any other.
 pub(crate) const STATEMENTS: &[&str] = &[
     // Full-text search.
     "INSERT INTO doc (title, body) VALUES ('word' || ?1, 'word' || ?2 || ' and more')",
@@ -112,7 +112,7 @@ pub(crate) const STATEMENTS: &[&str] = &[
     "DELETE FROM place WHERE x0 > ?1 AND y1 < ?2",
     "SELECT id, note FROM place WHERE x0 <= ?1 AND x1 >= ?1 AND y0 <= ?2 ORDER BY id",
     "SELECT rtreecheck('place')",
-    // Keys: cascades at once, others at the end.
+    // Foreign keys: some are checked immediately, others at the commit.
     "INSERT INTO owner (name) VALUES ('owner ' || ?1) RETURNING id, name",
     "INSERT INTO owner (id, name) VALUES (?1, 'owner ' || ?2)",
     "INSERT OR REPLACE INTO owner (id, name) VALUES (?1, 'owner ' || ?2)",
@@ -128,7 +128,7 @@ pub(crate) const STATEMENTS: &[&str] = &[
     "DELETE FROM thing WHERE id % 3 = ?1 % 3",
     "SELECT thing.id, name, title FROM thing JOIN owner ON owner.id = owner LEFT JOIN doc ON doc.id = doc
      ORDER BY thing.id",
-    // Without row numbers, and with rigid types.
+    // Tables `WITHOUT ROWID` and `STRICT` tables.
     "INSERT INTO part (thing, n, v) VALUES (?1, ?2, 'text'), (?1, ?2 + 1, 1.5)",
     "INSERT INTO part (thing, n, v) SELECT id, ?1, x'0102' FROM thing WHERE true
      ON CONFLICT (thing, n) DO UPDATE SET v = ?2",
@@ -145,7 +145,7 @@ pub(crate) const STATEMENTS: &[&str] = &[
     "UPDATE card SET title = title || ' word' || ?2 WHERE id >= ?1",
     "DELETE FROM card WHERE owner = 'owner ' || ?1",
     "SELECT * FROM card ORDER BY id",
-    // Other columns.
+    // Changes of the schema: columns and indexes.
     "ALTER TABLE tally ADD COLUMN extra TEXT DEFAULT 'more'",
     "ALTER TABLE tally DROP COLUMN extra",
     "ALTER TABLE owner ADD COLUMN length INTEGER AS (length(name))",
@@ -153,7 +153,7 @@ pub(crate) const STATEMENTS: &[&str] = &[
     "DROP INDEX thing_owner",
 ];
 
-/// Temporary objects, which serve until their call ends: some stand before a table of the same name.
+/// Temporary objects, which exist until their call ends. Some hide a table of the same name.
 pub(crate) const TEMPORARY: &[&str] = &[
     "CREATE TEMP TABLE owner AS SELECT * FROM main.owner",
     "CREATE TEMP TABLE scratch (a INTEGER PRIMARY KEY, b)",
@@ -172,12 +172,12 @@ pub(crate) const TEMPORARY: &[&str] = &[
     "SELECT rowid FROM index_of ('owner') ORDER BY rowid",
 ];
 
-/// What a statement gives back.
+/// What a statement returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gives {
     Rows,
     Changes,
-    /// The number of changes after it is that of an earlier statement.
+    /// Neither rows nor a number: the number of changes afterwards is that of an earlier statement.
     Nothing,
 }
 
@@ -190,13 +190,13 @@ pub(crate) fn gives(sql: &str) -> Gives {
     }
 }
 
-/// Those of `numbers` that the statement takes.
+/// The numbers that the statement takes.
 pub(crate) fn taken<'n>(sql: &str, numbers: &'n [i64; 2]) -> &'n [i64] {
     let count = ["?1", "?2"].iter().rposition(|name| sql.contains(name)).map_or(0, |at| at + 1);
     &numbers[..count]
 }
 
-/// What must hold of the file after any calls: it is whole, and every index agrees with its content.
+/// Checks what must be true after any calls: the file is whole, and every index agrees with its content.
 pub(crate) fn check_whole(conn: &rusqlite::Connection) {
     let sql = "INSERT INTO doc_text (doc_text, rank) VALUES ('integrity-check', 1)";
     conn.execute_batch(sql).expect("the full-text index is that of its content");
@@ -210,16 +210,16 @@ pub(crate) fn check_whole(conn: &rusqlite::Connection) {
     }
 }
 
-/// A statement that is misspelt fails alike everywhere, and so would pass unnoticed.
+/// A misspelt statement fails in the same way everywhere, so other tests would not notice it.
 #[test]
 fn every_statement_of_the_rich_schema_can_be_run() {
     let conn = rusqlite::Connection::open_in_memory().expect("a database");
     conn.execute_batch(SCHEMA).expect("the schema");
-    // In the order of the lists, what a statement needs was made before it.
+    // In the lists, each statement comes after the statements that make what it needs.
     for sql in STATEMENTS.iter().chain(TEMPORARY) {
         let mut statement = conn.prepare(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
         let rows = statement.column_count() > 0;
-        // SQLite before 3.54 counts columns of what ALTER TABLE runs within.
+        // Before version 3.54, SQLite counts columns for an ALTER TABLE, which runs queries of its own.
         if !sql.starts_with("ALTER TABLE") {
             assert_eq!(rows, gives(sql) == Gives::Rows, "{sql}");
         }
@@ -227,7 +227,7 @@ fn every_statement_of_the_rich_schema_can_be_run() {
             .query(rusqlite::params_from_iter(taken(sql, &[7, 9])))
             .unwrap_or_else(|error| panic!("{sql}: {error}"));
         while let Some(row) = rows.next().transpose() {
-            // A constraint may refuse what it says.
+            // A constraint may refuse the statement.
             let refused = |error: &rusqlite::Error| {
                 error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
             };
