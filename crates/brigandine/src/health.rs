@@ -16,7 +16,7 @@
 //! Each mutex here is held only for a moment, and never two at once.
 
 use crate::model::{self, Event};
-use crate::store::{Database, DatabaseError, Snapshot, Transaction};
+use crate::store::{self, Database, DatabaseError, Snapshot, Transaction};
 use lockkeeper::ErrorKind;
 use rusqlite::ErrorCode;
 use std::io;
@@ -74,6 +74,20 @@ pub(crate) fn passes_in_sqlite(error: &rusqlite::Error) -> bool {
                 | ErrorCode::SystemIoFailure
         )
     )
+}
+
+/// Whether the database refuses this one call, and would refuse it again, while other calls may succeed.
+pub(crate) fn is_refusal(error: &DatabaseError) -> bool {
+    matches!(error.kind(), ErrorKind::Call | ErrorKind::ForeignKey)
+        && error.call().is_none_or(store::is_refusal)
+}
+
+/// Whether an error is a temporary one that every call would get now, because the file is locked, full or out of reach.
+pub(crate) fn is_for_all(error: &DatabaseError) -> bool {
+    let is_io =
+        |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure);
+    // An I/O error may concern the pages of a single row.
+    passes(error) && !error.call().is_some_and(is_io)
 }
 
 /// The temporary failures of a server. Clones share them.

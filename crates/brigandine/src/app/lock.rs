@@ -185,10 +185,18 @@ pub(super) async fn recover(
         tracing::error!(%error, path = %path.display(), "what builds left cannot be removed; remove it by hand");
     }
     let now = model::now();
-    let Recovered { builds, evaluations, gone } =
+    let Recovered { builds, evaluations, gone, refused } =
         database.write(move |tx| store::recover(tx, now)).await?;
     for (id, attempt) in &builds {
         logs.remove(LogName::Build(*id, *attempt));
+    }
+    for (id, why) in refused {
+        tracing::error!(
+            build = %id,
+            error = why,
+            "the database refuses to reschedule a build of the last server, so the build has failed; look for \
+             what is wrong with its rows (SQLite's `integrity_check`), then `brigandine restart {id}`"
+        );
     }
     tracing::warn!(
         processes = killed,

@@ -3,7 +3,7 @@
 use super::state::State;
 use crate::model::{self, BuildId, BuildLogFile, Changed};
 use crate::outputs::Hold;
-use crate::store::{self, Finish};
+use crate::store::{self, Abandoned, Finish};
 use std::time::Instant;
 
 /// The end of one attempt, in the form in which it is stored.
@@ -24,14 +24,31 @@ pub(super) enum End {
         /// Digests of missing outputs that must be built again first.
         gone: Vec<String>,
     },
+    /// The build cannot be started, or its end cannot be stored, because the database refuses it.
+    Abandoned(Abandoned),
 }
 
 impl End {
+    /// The build and its attempt; 0: there was no attempt.
     pub(super) fn key(&self) -> (BuildId, i64) {
         match self {
             Self::Finished(finish, _) => (finish.id, finish.attempt),
             Self::Lost { id, attempt, .. } => (*id, *attempt),
+            Self::Abandoned(abandoned) => (abandoned.id, abandoned.attempt.unwrap_or(0)),
         }
+    }
+
+    /// The end that is stored instead of this one, which the database refuses: `why`. `None`: this is such an end.
+    pub(super) fn instead(&self, why: &str, now: i64) -> Option<Self> {
+        let log = match self {
+            Self::Finished(finish, _) => finish.log.clone(),
+            Self::Lost { log, .. } => log.clone(),
+            Self::Abandoned(_) => return None,
+        };
+        let (id, attempt) = self.key();
+        let message =
+            format!("its end could not be stored, because the database refuses it: {why}");
+        Some(Self::Abandoned(Abandoned { id, attempt: Some(attempt), message, log, now }))
     }
 
     pub(super) fn write(
@@ -50,6 +67,7 @@ impl End {
                 }
                 Ok(all)
             }
+            Self::Abandoned(abandoned) => store::abandon(tx, abandoned),
         }
     }
 }

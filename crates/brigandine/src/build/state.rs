@@ -5,6 +5,7 @@
 //! scheduled ──────────▶ started ──────────────────▶ succeeded | failed | failed-other | canceled
 //!   │  ▲                   │
 //!   │  └───────────────────┘ lost (fewer than LOSSES_MAX times), server stopped
+//!   ├── the database refuses the start (LOSSES_MAX times) ──▶ failed-other
 //!   ├── dependency failed ──▶ failed-dependency
 //!   └── cancel ──▶ canceled
 //! ```
@@ -14,11 +15,12 @@
 //! - STATE3: when the server is stopped or killed, the attempt does not count as a loss.
 //!
 //! The store's conditional updates make the same decisions in SQL; a test runs both side by side. The transitions that
-//! only the store makes are compiled only for that test.
+//! only the store makes are compiled only for that test. What happens when the database refuses a transition is decided
+//! in `turns/refused.rs`.
 
 use crate::model::BuildStatus;
 
-/// A build fails when its worker has vanished this many times.
+/// A build fails when its worker has vanished this many times, or the database has refused its start this many times.
 pub(crate) const LOSSES_MAX: i64 = 3;
 
 /// What decides a build's next state.

@@ -52,11 +52,16 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(TIME_LIMIT, future).await.expect("in time")
 }
 
+async fn bench(jobs: usize, max_jobs: usize) -> Bench {
+    bench_with(jobs, max_jobs, "").await
+}
+
+/// A builder over a database in which the statements `more` have run.
 #[expect(
     clippy::too_many_lines,
     reason = "the parts of a builder, in the order in which they are made"
 )]
-async fn bench(jobs: usize, max_jobs: usize) -> Bench {
+async fn bench_with(jobs: usize, max_jobs: usize, more: &'static str) -> Bench {
     let directory = tempfile::tempdir().expect("a directory");
     let database =
         Database::open(Path::new(":memory:"), true, Duration::from_secs(30)).await.expect("opens");
@@ -103,6 +108,7 @@ async fn bench(jobs: usize, max_jobs: usize) -> Bench {
         Ok(store::register(tx, id, &jobs, "", "", 1)?.is_some())
     });
     assert!(registered.await.expect("registers"));
+    database.exclusive(move |connection| connection.execute_batch(more)).await.expect("runs");
     let (offered, offers) = mpsc::channel(100);
     let (canceled, cancels) = mpsc::channel(100);
     let (held, logs_held) = mpsc::channel(100);
@@ -312,4 +318,93 @@ async fn a_drain_lets_what_runs_end() {
     within(&mut bench.task).await.expect("no panic").expect("no error");
     assert_eq!(bench.state(offered.0).await, (BuildStatus::Succeeded, 1));
     assert!(bench.canceled.try_recv().is_err() && bench.offered.try_recv().is_err());
+}
+
+/// Triggers by which the database refuses something of build 1.
+const NO_SUCCESS: &str =
+    "CREATE TRIGGER refuse BEFORE UPDATE ON build WHEN old.id = 1 AND new.status = 0
+    BEGIN SELECT RAISE(ABORT, 'no success'); END";
+const NO_ATTEMPT: &str = "CREATE TRIGGER refuse BEFORE UPDATE ON attempt WHEN old.build_id = 1
+    BEGIN SELECT RAISE(ABORT, 'no end of an attempt'); END";
+const NO_END: &str =
+    "CREATE TRIGGER refuse BEFORE UPDATE ON build WHEN old.id = 1 AND old.status = -1
+    BEGIN SELECT RAISE(ABORT, 'no end'); END";
+const NO_START: &str =
+    "CREATE TRIGGER refuse BEFORE UPDATE ON build WHEN old.id = 1 AND new.status = -1
+    BEGIN SELECT RAISE(ABORT, 'no start'); END";
+const NO_CHANGE: &str = "CREATE TRIGGER refuse BEFORE UPDATE ON build WHEN old.id = 1
+    BEGIN SELECT RAISE(ABORT, 'no change'); END";
+
+#[tokio::test]
+async fn an_end_that_the_database_refuses_delays_no_other_build_and_is_given_up() {
+    use BuildStatus::{Failed, FailedOther, Started, Succeeded};
+    let id = BuildId::new(1);
+    for (trouble, ended, expected) in [
+        (NO_SUCCESS, Succeeded, FailedOther),
+        (NO_ATTEMPT, Succeeded, FailedOther),
+        (NO_ATTEMPT, Failed, FailedOther),
+        (NO_END, Succeeded, Started),
+    ] {
+        let mut bench = bench_with(4, 2, trouble).await;
+        let (bad, other) = (bench.offer().await, bench.offer().await);
+        assert_eq!(bad, (id, 1));
+        // Its end comes together with another one.
+        bench.ended(bad, ended).await;
+        bench.ended(other, Succeeded).await;
+        for _ in 0..2 {
+            let offered = bench.offer().await;
+            bench.ended(offered, Succeeded).await;
+        }
+        within(bench.builder.wait_idle()).await;
+        assert_eq!(bench.state(id).await, (expected, 1), "{trouble}");
+        for number in 2..=4 {
+            assert_eq!(bench.state(BuildId::new(number)).await, (Succeeded, 1), "{trouble}");
+        }
+        if expected == FailedOther {
+            let found = bench.database.read(move |s| store::build(s, id)).await.expect("reads");
+            let message = found.expect("the build").message;
+            assert!(message.starts_with("its end could not be stored, because the"), "{message}");
+            assert!(message.contains("no "), "{message}");
+        }
+        bench.builder.stop(Stop::Now);
+        within(&mut bench.task).await.expect("no panic").expect("no error");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_build_that_the_database_does_not_reschedule_is_given_up() {
+    let mut bench = bench_with(2, 1, NO_ATTEMPT).await;
+    let bad = bench.offer().await;
+    bench.lost(bad).await;
+    let other = bench.offer().await;
+    bench.ended(other, BuildStatus::Succeeded).await;
+    within(bench.builder.wait_idle()).await;
+    assert_eq!(bench.state(bad.0).await, (BuildStatus::FailedOther, 1));
+}
+
+#[tokio::test]
+async fn a_build_that_the_database_refuses_to_start_delays_no_other_build_and_is_given_up() {
+    use BuildStatus::{FailedOther, Scheduled, Succeeded};
+    let id = BuildId::new(1);
+    for (trouble, expected) in [(NO_START, FailedOther), (NO_CHANGE, Scheduled)] {
+        let mut bench = bench_with(3, 1, trouble).await;
+        for number in 2..=3 {
+            let offered = bench.offer().await;
+            assert_eq!(offered, (BuildId::new(number), 1), "{trouble}");
+            bench.ended(offered, Succeeded).await;
+        }
+        within(bench.builder.wait_idle()).await;
+        assert_eq!(bench.state(id).await, (expected, 0), "{trouble}");
+        assert_eq!(bench.state(BuildId::new(3)).await, (Succeeded, 1), "{trouble}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_no_end_that_the_database_refuses() {
+    let mut bench = bench_with(1, 1, NO_END).await;
+    let offered = bench.offer().await;
+    bench.ended(offered, BuildStatus::Succeeded).await;
+    bench.builder.stop(Stop::Drain);
+    within(&mut bench.task).await.expect("no panic").expect("no error");
+    assert_eq!(bench.state(offered.0).await, (BuildStatus::Started, 1), "as it was");
 }

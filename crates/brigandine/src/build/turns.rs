@@ -7,16 +7,20 @@
 //! - BUILD1: a build runs only after its claim is committed, so after a crash the database knows all builds that ran.
 //! - BUILD2: a received end frees the room of its attempt, in the same write that stores the end. So at most `max_jobs`
 //!   builds run.
-//! - BUILD3: an end that cannot be written is kept and tried again. Its room stays taken meanwhile.
+//! - BUILD3: an end that cannot be written is kept and tried again. Its room stays taken meanwhile, unless the database
+//!   refuses this end and no other (`turns/refused.rs`).
 //! - BUILD4: an event is published after the commit of the change that it reports.
 //! - BUILD5: a claimed build has its log before its event is published, and a reader that finds its row earlier waits
 //!   for the log (LOG4 in `log`). So a running build never shows an empty log that has ended.
 //! - BUILD6: a build whose worker vanished is started again only after a pause, because the cause may be temporary. The
 //!   pauses are not stored.
 //! - BUILD7: nothing is claimed while a disk has no room.
+//! - BUILD8: the rows of one build never delay other builds: see `turns/refused.rs`.
 //!
 //! The loop is woken by [`Builder::wake`] (something was registered), an event of the dispatcher, a request to stop,
 //! the retry of BUILD3, the end of a pause (BUILD6), and room on the disk (BUILD7).
+
+mod refused;
 
 use super::builder::{Builder, BuilderSettings, Stop};
 use super::dispatch::{BuildJob, DispatchEvent, Dispatcher, Lost, Outcome, Progress};
@@ -26,6 +30,7 @@ use crate::health::{self, Health};
 use crate::log::Logs;
 use crate::model::{self, BuildId, BuildLogFile, BuildStatus, Changed, Definition, Event, LogName};
 use crate::store::{self, Claim, Claimed, Database, DatabaseError, Finish};
+use refused::{Refused, Unstartable};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -65,8 +70,11 @@ impl Builder {
             publish,
             running: HashMap::new(),
             ends: Vec::new(),
+            refused: Vec::new(),
+            stuck: 0,
             hungry: true,
             resting: HashMap::new(),
+            unstartable: Unstartable::default(),
         };
         turn.run(events).await
     }
@@ -84,10 +92,16 @@ struct Loop<D> {
     running: HashMap<BuildId, Running>,
     /// Received ends that are not written yet. Their builds are in `running`.
     ends: Vec<End>,
+    /// Ends that could not be written, each by itself (BUILD8). Bounded: see [`Refused`].
+    refused: Vec<Refused>,
+    /// How many times in a row an end in `refused` met an error that is no refusal.
+    stuck: usize,
     /// `true`: the queue may have a build that can be started.
     hungry: bool,
     /// Lost builds, and when they may be started again (BUILD6). Bounded by the losses within the longest pause.
     resting: HashMap<BuildId, Instant>,
+    /// Builds that the database refuses to start (BUILD8).
+    unstartable: Unstartable,
 }
 
 impl<D: Dispatcher> Loop<D> {
@@ -119,6 +133,7 @@ impl<D: Dispatcher> Loop<D> {
             if asks || !self.ends.is_empty() {
                 failed = !self.turn(if asks { room } else { 0 }).await?;
             }
+            self.try_refused().await?;
             if self.running.is_empty() {
                 if stopping {
                     return Ok(());
@@ -128,9 +143,9 @@ impl<D: Dispatcher> Loop<D> {
                 }
             }
             unstored = if failed { unstored + 1 } else { 0 };
-            if stopping && unstored >= LAST_TRIES {
+            if stopping && unstored.max(self.stuck) >= LAST_TRIES {
                 tracing::warn!(
-                    ends = self.ends.len(),
+                    ends = self.ends.len() + self.refused.len(),
                     "ends of builds cannot be stored: the next server builds these again"
                 );
                 return Ok(());
@@ -142,7 +157,8 @@ impl<D: Dispatcher> Loop<D> {
                 }
                 continue;
             }
-            if self.hungry && has_room && !stopping && self.running.len() < self.settings.max_jobs {
+            let may_claim = self.hungry && has_room && !stopping && self.free() > 0;
+            if may_claim || !self.ends.is_empty() {
                 continue;
             }
             tokio::select! {
@@ -157,15 +173,9 @@ impl<D: Dispatcher> Loop<D> {
                 () = self.health.room(), if !has_room => {}
                 _ = stop.changed() => {}
                 () = until(self.resting.values().min().copied()) => {}
+                () = until(self.refused.iter().map(Refused::due).min()) => {}
             }
         }
-    }
-
-    /// How many builds the next write may claim. The write stores all received ends first, so their room is free
-    /// (BUILD2).
-    fn free(&self) -> usize {
-        let taken = self.running.len().saturating_sub(self.ends.len());
-        self.settings.max_jobs.saturating_sub(taken)
     }
 
     /// Forgets the pauses that are over. Returns whether there was one.
@@ -212,7 +222,7 @@ impl<D: Dispatcher> Loop<D> {
             return;
         };
         let end = self.end(id, &running, next, ended, log);
-        if !self.ends.iter().any(|known| known.key() == end.key()) {
+        if !self.has_ended(end.key()) {
             self.ends.push(end);
         }
         self.hungry = true;
@@ -295,13 +305,15 @@ impl<D: Dispatcher> Loop<D> {
         }
     }
 
-    /// Stores all of `self.ends` and claims up to `room` builds, in one write. `false`: some ends could not be stored.
+    /// Stores all of `self.ends` and claims up to `room` builds, in one write. `false`: the loop must pause before it
+    /// tries again.
     async fn turn(&mut self, room: usize) -> Result<bool, DatabaseError> {
         let now = model::now();
         let ends: Arc<[End]> = self.ends.as_slice().into();
         let (systems, worker) = (self.settings.systems.clone(), self.settings.worker.clone());
         let stored = Arc::clone(&ends);
-        let resting: Vec<BuildId> = self.resting.keys().copied().collect();
+        let resting = self.resting.keys().chain(self.unstartable.given_up());
+        let resting: Vec<BuildId> = resting.copied().collect();
         // The announcement is dropped when each claimed build has its log (BUILD5).
         let coming = self.logs.announce();
         let written = self
@@ -313,65 +325,62 @@ impl<D: Dispatcher> Loop<D> {
                 }
                 let (systems, resting, worker) = (&*systems, &*resting, &*worker);
                 let wanted = Claim { systems, limit: room, resting, worker, now };
-                let claimed = if room > 0 { store::claim(tx, &wanted)? } else { Vec::new() };
+                let claimed = match room {
+                    0 => (Vec::new(), Vec::new()),
+                    _ => store::claim(tx, &wanted)?,
+                };
                 Ok((changed, claimed))
             })
             .await;
         match written {
-            Ok((changed, claimed)) => {
+            Ok((changed, (claimed, unstartable))) => {
                 self.health.note_good();
                 self.ends.clear();
                 for (end, changed) in ends.iter().zip(changed) {
                     self.settle(end, &changed);
                 }
                 if room > 0 {
-                    self.hungry = claimed.len() == room;
+                    self.hungry = claimed.len() == room || !unstartable.is_empty();
                 }
+                // If the database refuses every start, the fault is perhaps not that of the builds.
+                let goes_on = !claimed.is_empty() || unstartable.len() < store::REFUSED_MAX;
                 for claimed in claimed {
                     self.dispatch(&claimed, now);
                 }
+                self.note_unstartable(unstartable, now);
                 drop(coming);
-                Ok(true)
+                Ok(goes_on)
             }
-            Err(error) if health::passes(&error) => {
+            Err(error) if is_last(&error) => Err(error),
+            Err(error) if health::is_for_all(&error) => {
                 self.health.note(&error);
                 Ok(false) // BUILD3
             }
-            Err(error) if is_last(&error) => Err(error),
+            Err(error) if ends.is_empty() => {
+                tracing::error!(%error, "cannot claim builds");
+                self.health.note(&error);
+                Ok(false)
+            }
             Err(error) => {
                 tracing::error!(%error, "cannot store the ends of builds together");
-                self.one_by_one(&ends, now).await
+                self.one_by_one(now).await?;
+                Ok(true)
             }
         }
     }
 
-    /// Stores each end by itself after a write of all ends has failed, so that one bad end does not block the other
-    /// ends.
-    async fn one_by_one(&mut self, ends: &[End], now: i64) -> Result<bool, DatabaseError> {
-        self.ends.clear();
-        for end in ends {
-            let stored = end.clone();
-            match self.database.write(move |tx| stored.write(tx, now)).await {
-                Ok(changed) => self.settle(end, &changed),
-                Err(error) if is_last(&error) => return Err(error),
-                Err(error) => {
-                    let (id, attempt) = end.key();
-                    tracing::error!(%error, build = %id, attempt, "cannot store the end of a build");
-                    self.ends.push(end.clone()); // BUILD3
-                }
-            }
-        }
-        // `false` even if no end is left, because then the claim has failed and the loop must pause.
-        Ok(false)
+    /// Forgets what is known of an attempt that has ended, and of its build.
+    fn forget(&mut self, (id, attempt): (BuildId, i64)) -> Option<Running> {
+        self.builder.cancel_set().remove(&(id, attempt));
+        self.logs.forget(LogName::Build(id, attempt));
+        self.running.remove(&id)
     }
 
     /// Forgets a build whose end is committed, and reports the end.
     fn settle(&mut self, end: &End, changed: &[Changed]) {
         let (id, attempt) = end.key();
-        let ended = self.running.remove(&id);
-        self.builder.cancel_set().remove(&(id, attempt));
+        let ended = self.forget((id, attempt));
         let name = LogName::Build(id, attempt);
-        self.logs.forget(name);
         if changed.is_empty() {
             tracing::warn!(build = %id, attempt, "a late result was ignored");
         }
@@ -389,6 +398,7 @@ impl<D: Dispatcher> Loop<D> {
             End::Lost { keep_log: true, .. } => {}
             // The log goes, because the next attempt has a log of its own.
             End::Lost { .. } => self.remove_log(name),
+            End::Abandoned(abandoned) => self.note_abandoned(abandoned),
         }
         model::publish(&self.publish, changed); // BUILD4
     }

@@ -3,7 +3,7 @@
 use super::fetch::met_full_disk;
 use super::shared::Shared;
 use crate::evaluate::{self, Checked, Context};
-use crate::health::Run;
+use crate::health::{self, Run};
 use crate::input::{Form, Resolved, WantedRevision};
 use crate::log::Announcement;
 use crate::model::{
@@ -149,11 +149,24 @@ async fn register(
     log_path: String,
 ) -> Result<EvaluationStatus, DatabaseError> {
     let (jobs, message, now) = (Arc::new(evaluated.jobs), evaluated.message, model::now());
+    let log = log_path.clone();
     let register = move |tx: &store::Transaction| {
         store::note_checkouts(tx, id, checkout_at)?;
-        store::register(tx, id, &jobs, &message, &log_path, now)
+        store::register(tx, id, &jobs, &message, &log, now)
     };
-    let Some(registered) = shared.health.write(&shared.database, register).await? else {
+    let registered = match shared.health.write(&shared.database, register).await {
+        // Other evaluations may be stored, so this one fails by itself.
+        Err(error) if health::is_refusal(&error) => {
+            let message = format!(
+                "its jobs could not be stored, because the database refuses them: {error}; look for what is \
+                 wrong with their rows (SQLite's `integrity_check`)"
+            );
+            let trouble = Trouble::Failed(Reason::Other, one_line(&message, MESSAGE_BYTES_MAX));
+            return end(shared, id, trouble, checkout_at, log_path, None).await;
+        }
+        registered => registered?,
+    };
+    let Some(registered) = registered else {
         tracing::warn!("the evaluation had ended already; its jobs are dropped");
         return Ok(EvaluationStatus::Aborted);
     };
@@ -224,7 +237,14 @@ pub(super) async fn make_again(shared: &Shared, id: EvaluationId) -> Result<(), 
         }
         Ok(changed)
     };
-    let changed = shared.health.write(&shared.database, rebuild).await?;
+    let changed = match shared.health.write(&shared.database, rebuild).await {
+        Err(error) if health::is_refusal(&error) => {
+            // Each of these builds is scheduled again as soon as another build needs its output.
+            tracing::error!(%error, "the database refuses to schedule these builds again");
+            return Ok(());
+        }
+        changed => changed?,
+    };
     model::publish(&shared.events, &changed);
     (shared.scheduled.0)();
     Ok(())

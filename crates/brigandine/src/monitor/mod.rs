@@ -10,6 +10,7 @@
 //! | a fetch | the specification's row | another look, after pauses that grow |
 //! | a fetch of a submodule | both rows | evaluated again by another look, after pauses that grow |
 //! | the evaluator | the evaluation's row and its log | nothing until the next push |
+//! | the database refuses the jobs of this evaluation | the evaluation's row | nothing until the next push |
 //! | the disk is full | the evaluation's row: aborted | evaluated again when there is room, a few times |
 //! | the server stops | the evaluation's row: aborted | evaluated again at the next start |
 

@@ -31,9 +31,9 @@ pub use server::{OpenError, open_as_it_is};
 pub use specifications::{Loaded, specifications};
 
 pub(crate) use builds::{
-    Claim, JobFilter, Pending, Recovered, WholeQueue, build_details, build_named, cancel, claim,
-    job_page, latest_builds, lose, product, products, queue, queue_counts, rebuild, recover,
-    restart, specification_names, systems, whole_queue,
+    Abandoned, Claim, JobFilter, Pending, REFUSED_MAX, Recovered, Refused, WholeQueue, abandon,
+    build_details, build_named, cancel, claim, job_page, latest_builds, lose, product, products,
+    queue, queue_counts, rebuild, recover, restart, specification_names, systems, whole_queue,
 };
 pub(crate) use derivations::{outputs_of, revisions_in_use};
 pub(crate) use evaluations::{
@@ -44,6 +44,7 @@ pub(crate) use pruning::{
     Budget, Due, due, forget_leftovers, has_output, jobs_after, leftovers, mark, prune_builds,
     remove_evaluations, strays,
 };
+pub(crate) use query::is_refusal;
 pub(crate) use registering::{end_evaluation, note_checkouts};
 pub(crate) use server::{note_start, note_stop, open, optimize};
 pub(crate) use specifications::{

@@ -199,6 +199,19 @@ fn change_builds(tx: &Transaction) -> rusqlite::Result<()> {
     let log = BuildLogFile::default();
     lose(tx, one.changed.id, one.attempt, "m", 1, BuildStatus::Scheduled, &log, 8)?;
     cancel(tx, one.changed.id, 8)?;
+    let abandoned = |id, attempt| Abandoned {
+        id,
+        attempt,
+        message: String::new(),
+        log: BuildLogFile::default(),
+        now: 8,
+    };
+    for system in ["system0", "system1"] {
+        let one = &claim_for(tx, system, 1, 7)?[0];
+        assert!(!abandon(tx, &abandoned(one.changed.id, Some(one.attempt)))?.is_empty());
+    }
+    let waits = queue(tx, &BuildFilter::default(), 1)?;
+    assert!(!abandon(tx, &abandoned(waits[0].id, None))?.is_empty());
     let restarted = restart(tx, one.changed.id)?;
     assert!(!matches!(restarted, Restart::Missing | Restart::Not(_)), "{restarted:?}");
     Ok(())

@@ -4,7 +4,7 @@
 
 use lockkeeper::Queryable;
 use rusqlite::types::{FromSql, Type};
-use rusqlite::{Params, Result, Row};
+use rusqlite::{ErrorCode, Params, Result, Row};
 use serde::de::DeserializeOwned;
 
 /// Queries that snapshots, transactions and plain connections can make.
@@ -77,6 +77,25 @@ macro_rules! read {
 }
 
 pub(super) use read;
+
+/// Whether an error concerns only the statement that failed: its values break a rule of the schema, or it read a value
+/// that this server does not understand. The same statement would fail again, and other statements may succeed.
+///
+/// All other errors concern the whole database: it is locked, full, damaged, or does not answer.
+pub(crate) fn is_refusal(error: &rusqlite::Error) -> bool {
+    match error.sqlite_error_code() {
+        // An error of rusqlite, about a row or a value.
+        None => true,
+        Some(code) => matches!(
+            code,
+            ErrorCode::ConstraintViolation
+                | ErrorCode::TypeMismatch
+                | ErrorCode::TooBig
+                | ErrorCode::ParameterOutOfRange
+                | ErrorCode::Unknown
+        ),
+    }
+}
 
 /// A count as an integer of SQLite.
 pub(super) fn integer(count: usize) -> i64 {

@@ -258,8 +258,14 @@ pub(crate) fn note_start(tx: &Transaction, new_id: &str) -> rusqlite::Result<Sta
     Ok(Started { state_id: new_id.to_owned(), killed: false })
 }
 
-/// Notes that the server stopped in an orderly way.
+/// Notes that the server stopped in an orderly way. If a build or an evaluation is still stored as started, because its
+/// end could not be stored, the next server recovers as after a server that was killed.
 pub(crate) fn note_stop(tx: &Transaction) -> rusqlite::Result<()> {
-    tx.execute("UPDATE server SET stopped = 1 WHERE id = 1", [])?;
+    // `status < 0` is the condition of the index `build_queue`.
+    let sql = "UPDATE server SET stopped =
+           NOT EXISTS (SELECT 1 FROM build WHERE status < 0 AND status = -1)
+           AND NOT EXISTS (SELECT 1 FROM evaluation WHERE status = -1)
+         WHERE id = 1";
+    tx.execute(sql, [])?;
     Ok(())
 }

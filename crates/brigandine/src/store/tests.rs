@@ -216,7 +216,7 @@ async fn builds_for_several_systems_are_started_by_priority_and_age_over_all_of_
                 worker: "w",
                 now: 1_800_000_000,
             };
-            claim(tx, &wanted)
+            claim(tx, &wanted).map(|(claimed, _)| claimed)
         })
         .await;
         started.extend(claimed.into_iter().map(|claimed| claimed.changed.id));
@@ -267,5 +267,48 @@ async fn the_queue_says_of_each_build_why_it_waits() {
             all
         };
         assert_eq!(shown(&cut), shown(&queue)[..(limit as usize).min(7)], "{limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_build_that_the_database_refuses_to_reschedule_keeps_no_server_from_starting() {
+    let other = BuildId::new(1008);
+    let id = BuildId::new(1006);
+    for (trouble, expected) in [
+        ("", BuildStatus::Scheduled),
+        (
+            "CREATE TRIGGER refuse BEFORE UPDATE ON build WHEN old.id = 1006 AND new.status = -2
+             BEGIN SELECT RAISE(ABORT, 'refused'); END",
+            BuildStatus::FailedOther,
+        ),
+        (
+            "CREATE TRIGGER refuse BEFORE UPDATE ON build WHEN old.id = 1006
+             BEGIN SELECT RAISE(ABORT, 'refused'); END",
+            BuildStatus::Started,
+        ),
+    ] {
+        let database = sample().await;
+        let text = format!(
+            "INSERT INTO definition (build_id, text) VALUES (1006, '{{}}'), (1007, '{{}}'), (1008, '{{}}');
+             {trouble}"
+        );
+        database.exclusive(move |conn| conn.execute_batch(&text)).await.expect("made");
+        let begun = write(&database, |tx| note_start(tx, "x")).await;
+        let started = write(&database, move |tx| start(tx, other, "w", 1_800_000_000)).await;
+        assert!(started.is_some());
+        // What is still started is recovered, whatever the last server says of its end.
+        write(&database, note_stop).await;
+        let again = write(&database, |tx| note_start(tx, "x")).await;
+        assert_eq!(again, server::Started { killed: true, ..begun });
+        let recovered = write(&database, |tx| recover(tx, 1_800_000_001)).await;
+        let refused: Vec<BuildId> = recovered.refused.iter().map(|(id, _)| *id).collect();
+        assert_eq!(refused, if trouble.is_empty() { vec![] } else { vec![id] });
+        let both = database.read(move |s| Ok((build(s, id)?, build(s, other)?)));
+        let (bad, good) = both.await.expect("reads");
+        assert_eq!(bad.expect("there").status, expected, "{trouble}");
+        assert_eq!(good.expect("there").status, BuildStatus::Scheduled, "{trouble}");
+        write(&database, note_stop).await;
+        let last = write(&database, |tx| note_start(tx, "x")).await;
+        assert_eq!(last.killed, expected == BuildStatus::Started, "{trouble}");
     }
 }

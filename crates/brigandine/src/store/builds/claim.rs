@@ -3,7 +3,7 @@
 use super::change::{changed, count};
 use crate::model::{BuildId, BuildStatus, Changed, Timestamp};
 use crate::store::database::Transaction;
-use crate::store::query::{Query, integer};
+use crate::store::query::{Query, integer, is_refusal};
 use rusqlite::params;
 use std::collections::HashSet;
 
@@ -49,14 +49,30 @@ pub(crate) struct Claim<'a> {
     pub(crate) now: Timestamp,
 }
 
+/// A ready build that the database refuses to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// The build. It stays scheduled.
+    pub(crate) id: BuildId,
+    /// What the database says.
+    pub(crate) why: String,
+}
+
+/// A claim ends when the database has refused this many starts: then the fault is perhaps not that of the builds.
+pub(crate) const REFUSED_MAX: usize = 16;
+
 /// Starts ready builds of all `systems`, ordered by priority, then age, then derivation. If another build of the same
-/// derivation is running, a build stays scheduled and gets the end of that build (`twins.rs`).
-pub(crate) fn claim(tx: &Transaction, wanted: &Claim<'_>) -> rusqlite::Result<Vec<Claimed>> {
+/// derivation is running, a build stays scheduled and gets the end of that build (`twins.rs`). Also returns the builds
+/// whose start the database refuses; the builds behind them are started nevertheless.
+pub(crate) fn claim(
+    tx: &Transaction,
+    wanted: &Claim<'_>,
+) -> rusqlite::Result<(Vec<Claimed>, Vec<Refused>)> {
     let Claim { systems, limit, resting, worker, now } = *wanted;
-    let mut claimed = Vec::new();
+    let (mut claimed, mut refused): (Vec<Claimed>, Vec<Refused>) = (Vec::new(), Vec::new());
     loop {
         let left = limit - claimed.len();
-        let most = integer(left + resting.len());
+        let most = integer(left + resting.len() + refused.len());
         let mut ready: Vec<((i64, i64), String, BuildId)> = Vec::new();
         for system in systems {
             ready.append(&mut tx.all(READY, params![system, most], |row| {
@@ -65,20 +81,30 @@ pub(crate) fn claim(tx: &Transaction, wanted: &Claim<'_>) -> rusqlite::Result<Ve
             })?);
         }
         ready.sort_unstable();
-        let ready = ready.into_iter().filter(|(.., id)| !resting.contains(id)).take(left);
-        let before = claimed.len();
+        ready.retain(|(.., id)| !resting.contains(id) && refused.iter().all(|it| it.id != *id));
+        ready.truncate(left);
+        let before = claimed.len() + refused.len();
         let mut seen = HashSet::new();
-        let mut twins = false;
+        let mut again = false;
         for (_, derivation, id) in ready {
-            if seen.insert(derivation) {
-                claimed.extend(start(tx, id, worker, now)?);
-            } else {
-                twins = true;
+            if !seen.insert(derivation) {
+                again = true;
+                continue;
+            }
+            match tx.savepoint(|tx| start(tx, id, worker, now)) {
+                Ok(started) => claimed.extend(started),
+                Err(error) if is_refusal(&error) => {
+                    refused.push(Refused { id, why: error.to_string() });
+                    again = true;
+                }
+                Err(error) => return Err(error),
             }
         }
-        // Twins filled places in the list and were not started, so another round reads the builds after them.
-        if !twins || claimed.len() == before || claimed.len() >= limit {
-            return Ok(claimed);
+        // Twins and refused builds filled places in the list and were not started, so another round reads the builds
+        // after them.
+        let progress = claimed.len() + refused.len() > before;
+        if !again || !progress || claimed.len() >= limit || refused.len() >= REFUSED_MAX {
+            return Ok((claimed, refused));
         }
     }
 }
@@ -132,5 +158,7 @@ pub(crate) fn claim_for(
     now: Timestamp,
 ) -> rusqlite::Result<Vec<Claimed>> {
     let systems = &[system.to_owned()];
-    claim(tx, &Claim { systems, limit, resting: &[], worker: "w", now })
+    let (claimed, refused) = claim(tx, &Claim { systems, limit, resting: &[], worker: "w", now })?;
+    assert_eq!(refused, []);
+    Ok(claimed)
 }

@@ -138,26 +138,46 @@ pub(super) fn fail_dependants(
     all: &mut Vec<Changed>,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
+    let dependants = dependants(tx, failed.id)?;
+    let message = needs(&failed);
+    all.push(failed);
+    for id in dependants {
+        all.push(fail_dependant(tx, id, &message, now)?);
+    }
+    Ok(())
+}
+
+/// The scheduled builds that need a build, directly or not.
+pub(super) fn dependants(tx: &Transaction, id: BuildId) -> rusqlite::Result<Vec<BuildId>> {
     let sql = "WITH RECURSIVE dead (id) AS (
            SELECT build_id FROM dependency WHERE needs_id = ?1
            UNION
            SELECT d.build_id FROM dependency AS d JOIN dead ON d.needs_id = dead.id)
          SELECT dead.id FROM dead CROSS JOIN build AS b ON b.id = dead.id
          WHERE b.status = -2";
-    let dead: Vec<BuildId> = tx.values(sql, [failed.id])?;
-    let message = format!("needs `{}`: {}", failed.job, failed.status);
-    all.push(failed);
-    for id in dead {
-        let sql = "UPDATE build SET status = 2, message = ?2, stopped_at = ?3
-             WHERE id = ?1 AND status = -2 RETURNING job, evaluation_id, specification_id";
-        let row = tx.query_row(sql, params![id, message, now], |row| {
-            changed(id, BuildStatus::FailedDependency, row)
-        })?;
-        note_weather(tx, &row)?;
-        count(tx, id, BuildStatus::Scheduled, BuildStatus::FailedDependency)?;
-        all.push(row);
-    }
-    Ok(())
+    tx.values(sql, [id])
+}
+
+/// The message of the builds that need a build which did not succeed.
+pub(super) fn needs(failed: &Changed) -> String {
+    format!("needs `{}`: {}", failed.job, failed.status)
+}
+
+/// Ends a scheduled build as failed-dependency.
+pub(super) fn fail_dependant(
+    tx: &Transaction,
+    id: BuildId,
+    message: &str,
+    now: Timestamp,
+) -> rusqlite::Result<Changed> {
+    let sql = "UPDATE build SET status = 2, message = ?2, stopped_at = ?3
+         WHERE id = ?1 AND status = -2 RETURNING job, evaluation_id, specification_id";
+    let row = tx.query_row(sql, params![id, message, now], |row| {
+        changed(id, BuildStatus::FailedDependency, row)
+    })?;
+    note_weather(tx, &row)?;
+    count(tx, id, BuildStatus::Scheduled, BuildStatus::FailedDependency)?;
+    Ok(row)
 }
 
 /// Ends an attempt that has no result, because its worker is gone. `losses` becomes the build's number of vanished

@@ -1,5 +1,6 @@
 //! Builds: how they are read, and each change of their state, with everything that belongs to it.
 
+mod abandon;
 mod cancel;
 mod change;
 mod claim;
@@ -19,8 +20,9 @@ pub use finish::{Finish, finish};
 pub use jobs::job_builds;
 pub use list::job_history;
 
+pub(crate) use abandon::{Abandoned, abandon};
 pub(crate) use cancel::cancel;
-pub(crate) use claim::{Claim, claim};
+pub(crate) use claim::{Claim, REFUSED_MAX, Refused, claim};
 pub(crate) use find::{build_details, build_named, product, products};
 pub(crate) use finish::lose;
 pub(crate) use jobs::{JobFilter, job_page};

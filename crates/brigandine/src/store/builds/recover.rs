@@ -1,10 +1,11 @@
 //! Recovery after a server was killed.
 
+use super::abandon::{Abandoned, abandon};
 use super::change::{changed, count};
 use super::finish::{fail_dependants, lose};
 use crate::model::{BuildId, BuildLogFile, BuildStatus, Timestamp};
 use crate::store::database::Transaction;
-use crate::store::query::Query;
+use crate::store::query::{Query, is_refusal};
 use rusqlite::params;
 
 /// What was left behind by a killed server and has been repaired.
@@ -16,6 +17,9 @@ pub(crate) struct Recovered {
     pub(crate) evaluations: usize,
     /// The number of pending builds that are canceled, because they have no derivation any more.
     pub(crate) gone: usize,
+    /// The builds that cannot be rescheduled or canceled, and what the database says about each. They have failed now,
+    /// or, if the database refuses that too, have the same status as before.
+    pub(crate) refused: Vec<(BuildId, String)>,
 }
 
 /// Reschedules started builds, or cancels those for which a cancel was requested. Aborts started evaluations. Cancels
@@ -24,11 +28,18 @@ pub(crate) fn recover(tx: &Transaction, now: Timestamp) -> rusqlite::Result<Reco
     // `status < 0` is the condition of the index `build_queue`, so SQLite can use that index.
     let sql = "SELECT id, attempt, losses FROM build WHERE status < 0 AND status = -1";
     let started: Vec<(BuildId, i64, i64)> = tx.all(sql, [], |row| row.try_into())?;
-    for (id, attempt, losses) in &started {
+    let (mut builds, mut refused) = (Vec::new(), Vec::new());
+    for (id, attempt, losses) in started {
         // The count of losses is not raised, because the server vanished and not the build's worker.
         let message = "the server was stopped";
         let log = BuildLogFile::default();
-        lose(tx, *id, *attempt, message, *losses, BuildStatus::Scheduled, &log, now)?;
+        let lost = tx.savepoint(|tx| {
+            lose(tx, id, attempt, message, losses, BuildStatus::Scheduled, &log, now)
+        });
+        match lost {
+            Ok(_) => builds.push((id, attempt)),
+            Err(error) => refused.push((id, give_up(tx, id, Some(attempt), error, now)?)),
+        }
     }
     let sql = "UPDATE evaluation SET status = 2, message = 'the server was stopped',
          finished_at = max(?1, created_at, checkout_at) WHERE status = -1";
@@ -36,16 +47,48 @@ pub(crate) fn recover(tx: &Transaction, now: Timestamp) -> rusqlite::Result<Reco
     let sql = "SELECT b.id FROM build AS b WHERE b.status < 0 AND b.backend = 0
          AND NOT EXISTS (SELECT 1 FROM definition AS d WHERE d.build_id = b.id)";
     let gone: Vec<BuildId> = tx.values(sql, [])?;
-    for id in &gone {
-        let sql = "UPDATE build SET status = 4, message = 'its derivation is gone', stopped_at = ?2
-             WHERE id = ?1 AND status = -2 RETURNING job, evaluation_id, specification_id";
-        let canceled =
-            tx.first(sql, params![id, now], |row| changed(*id, BuildStatus::Canceled, row))?;
-        if let Some(canceled) = canceled {
-            count(tx, *id, BuildStatus::Scheduled, BuildStatus::Canceled)?;
-            fail_dependants(tx, canceled, &mut Vec::new(), now)?;
+    let found = gone.len();
+    for id in gone {
+        if let Err(error) = tx.savepoint(|tx| cancel_gone(tx, id, now)) {
+            refused.push((id, give_up(tx, id, None, error, now)?));
         }
     }
-    let builds = started.into_iter().map(|(id, attempt, _)| (id, attempt)).collect();
-    Ok(Recovered { builds, evaluations, gone: gone.len() })
+    Ok(Recovered { builds, evaluations, gone: found, refused })
+}
+
+fn cancel_gone(tx: &Transaction, id: BuildId, now: Timestamp) -> rusqlite::Result<()> {
+    let sql = "UPDATE build SET status = 4, message = 'its derivation is gone', stopped_at = ?2
+         WHERE id = ?1 AND status = -2 RETURNING job, evaluation_id, specification_id";
+    let canceled =
+        tx.first(sql, params![id, now], |row| changed(id, BuildStatus::Canceled, row))?;
+    if let Some(canceled) = canceled {
+        count(tx, id, BuildStatus::Scheduled, BuildStatus::Canceled)?;
+        fail_dependants(tx, canceled, &mut Vec::new(), now)?;
+    }
+    Ok(())
+}
+
+/// Ends a build whose change was refused with `error`, so that it does not keep the server from starting. Returns what
+/// the database said.
+///
+/// # Errors
+/// `error` concerns the whole database, or such an error occurs now.
+fn give_up(
+    tx: &Transaction,
+    id: BuildId,
+    attempt: Option<i64>,
+    error: rusqlite::Error,
+    now: Timestamp,
+) -> rusqlite::Result<String> {
+    if !is_refusal(&error) {
+        return Err(error);
+    }
+    let why = error.to_string();
+    let message = format!("the server was stopped, and the database refuses the change: {why}");
+    let log = BuildLogFile::default();
+    let abandoned = Abandoned { id, attempt, message, log, now };
+    match tx.savepoint(|tx| abandon(tx, &abandoned)) {
+        Err(error) if !is_refusal(&error) => Err(error),
+        _ => Ok(why),
+    }
 }

@@ -202,3 +202,27 @@ fn the_evaluator_of_job_lists_says_what_is_wrong_with_its_request() {
     assert_eq!(ended.status.code(), Some(1));
     assert!(ended.stdout.starts_with(r#"{"error":{"message":"standard input holds no"#));
 }
+
+#[test]
+fn jobs_that_the_database_refuses_fail_their_evaluation_and_no_other() {
+    let place = Place::new();
+    let (bad, good) = (place.repository("bad"), place.repository("good"));
+    for repository in [&bad, &good] {
+        repository.jobs(&[("first", "command = \"true\"")]);
+    }
+    place.specify(&[("bad", &bad, ""), ("good", &good, "")]);
+    place.good_one_shot();
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON job WHEN new.name = 'second'
+        BEGIN SELECT RAISE(ABORT, 'no second job'); END";
+    place.database().execute_batch(refuse).expect("a trigger");
+    bad.jobs(&[("second", "command = \"echo second\"")]);
+    good.jobs(&[("third", "command = \"echo third\"")]);
+    assert_eq!(place.one_shot().status.code(), Some(1));
+    let told = "SELECT s.name, e.status FROM evaluation AS e JOIN specification AS s
+        ON s.id = e.specification_id WHERE e.id > 2 ORDER BY s.name";
+    assert_eq!(place.rows(told), ["bad|1", "good|0"]);
+    let message = &place.rows("SELECT message FROM evaluation WHERE status = 1")[0];
+    assert!(message.contains("the database refuses them: no second job"), "{message}");
+    assert_eq!(place.rows("SELECT status FROM build WHERE job = 'third'"), ["0"]);
+    place.check_consistency();
+}
