@@ -46,6 +46,13 @@ pub(crate) struct Context {
     pub(crate) network: bool,
 }
 
+impl Context {
+    /// The input in whose files commands run; `None`: there is no such input.
+    pub(super) fn main_checkout(&self) -> Option<&Checked> {
+        self.checkouts.iter().find(|checkout| checkout.input.name == self.main)
+    }
+}
+
 /// The jobs and errors of an evaluator's lines so far. Bounded by the limits on its output and on its jobs.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {

@@ -13,7 +13,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 const REQUEST_BYTES_MAX: u64 = 64 * 1024 * 1024;
-const LIST_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// The most bytes of a job list.
+pub(super) const LIST_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// The first argument by which this program is told to evaluate.
 pub(super) const EVALUATE: &str = "evaluate-jobs";
@@ -94,9 +95,14 @@ fn read_list(directory: &Path, file: &str) -> io::Result<String> {
     let mut text = String::new();
     std::fs::File::open(path)?.take(LIST_BYTES_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > LIST_BYTES_MAX {
-        return Err(io::Error::other(format!("has more than {LIST_BYTES_MAX} bytes")));
+        return Err(too_large());
     }
     Ok(text)
+}
+
+/// The error of a job list that is too large.
+pub(super) fn too_large() -> io::Error {
+    io::Error::other(format!("has more than {LIST_BYTES_MAX} bytes"))
 }
 
 /// Makes one line for each system of a job. A job for several systems is named `NAME.SYSTEM`, and needs the jobs for

@@ -69,8 +69,8 @@ const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Runs the specification's evaluator over the checkouts. Its standard error goes to `log`.
 ///
-/// `scratch` is a directory that does not exist yet. An evaluator command, or a child process that reads a large list,
-/// gets a copy of the main checkout there and may write to it.
+/// `scratch` is a directory that does not exist yet. An evaluator command gets a copy of the main checkout there and
+/// may write to it. A child process that reads a large list gets the list there and nothing else.
 ///
 /// # Cancel safety
 /// If the future is dropped, the evaluator is killed with its descendants.
@@ -108,7 +108,8 @@ pub(crate) async fn evaluate(
             Some(list) => read_list(request, list, settings).await?,
             None => {
                 if jobs.is_empty() {
-                    copy_main(&context, scratch, &mut request.checkouts).await?;
+                    put_list(&context, file, scratch).await?;
+                    move_main(&context, scratch, &mut request.checkouts);
                 }
                 let mut command = Command::new(&settings.program);
                 command.arg(jobs::EVALUATE);
@@ -116,7 +117,8 @@ pub(crate) async fn evaluate(
             }
         },
         Evaluator::Command { command: words, arguments, .. } => {
-            copy_main(&context, scratch, &mut request.checkouts).await?;
+            copy_main(&context, scratch).await?;
+            move_main(&context, scratch, &mut request.checkouts);
             let Some((program, rest)) = words.split_first() else {
                 return Err(EvaluateError::Refused(
                     "the specification names no program".to_owned(),
@@ -142,8 +144,8 @@ const SMALL_LIST_BYTES: usize = 128 * 1024;
 /// The most jobs of a list in the specification that the server reads itself.
 const SMALL_LIST_JOBS: usize = 1000;
 
-/// The text of the job list, if it is small; empty if the list is in the specification. `None`: the list is large or no
-/// regular file, so a child process must read it.
+/// The text of the job list, if it is small; empty if the list is in the specification. `None`: the list is large, so a
+/// child process must read it.
 async fn small_list(
     context: &Context,
     file: &str,
@@ -152,11 +154,38 @@ async fn small_list(
     if jobs > 0 {
         return Ok((jobs <= SMALL_LIST_JOBS).then(Vec::new));
     }
-    let main = context.checkouts.iter().find(|checkout| checkout.input.name == context.main);
-    let Some(checkout) = main else { return Ok(None) };
-    let (tree, path) = (checkout.tree.clone(), file.to_owned());
-    let read = blocking(move || tree.read(&path, SMALL_LIST_BYTES)).await;
-    read.map_err(|error| EvaluateError::Checkout(format!("read {file}"), error))
+    list(context, file, SMALL_LIST_BYTES).await
+}
+
+/// The text of the job list in the main checkout; `None`: it has more than `bytes_max` bytes. No other file is read, so
+/// none can make the evaluation fail.
+async fn list(
+    context: &Context,
+    file: &str,
+    bytes_max: usize,
+) -> Result<Option<Vec<u8>>, EvaluateError> {
+    let Some(checkout) = context.main_checkout() else {
+        return Err(EvaluateError::Reported("the specification has no such input".to_owned()));
+    };
+    let (tree, path) = (Arc::clone(&checkout.tree), file.to_owned());
+    let read = blocking(move || tree.read(&path, bytes_max)).await;
+    read.map_err(|error| EvaluateError::Reported(format!("{file}: {error}")))
+}
+
+/// Writes a large job list for a child process to `scratch`, at its path in the repository.
+async fn put_list(context: &Context, file: &str, scratch: &Path) -> Result<(), EvaluateError> {
+    let most = usize::try_from(jobs::LIST_BYTES_MAX).unwrap_or(usize::MAX);
+    let Some(text) = list(context, file, most).await? else {
+        return Err(EvaluateError::Reported(format!("{file}: {}", jobs::too_large())));
+    };
+    let target = scratch.join(file);
+    let put = move || {
+        std::fs::create_dir_all(target.parent().unwrap_or(&target))?;
+        std::fs::write(&target, text)
+    };
+    blocking(put).await.map_err(|error| {
+        EvaluateError::Checkout("copy the job list for the evaluator".to_owned(), error)
+    })
 }
 
 /// The jobs of a small list.
@@ -181,28 +210,23 @@ async fn read_list(
 }
 
 /// Copies the main checkout for an evaluator, because the evaluator may write there and exports are shared.
-async fn copy_main(
-    context: &Context,
-    scratch: &Path,
-    checkouts: &mut [RequestCheckout],
-) -> Result<(), EvaluateError> {
-    let tree = context.checkouts.iter().find(|checkout| checkout.input.name == context.main);
-    if let Some(checkout) = tree {
-        let (tree, target) = (checkout.tree.clone(), scratch.to_owned());
-        let copy = move || {
-            std::fs::create_dir_all(&target)?;
-            tree.copy(&[], &target)
-        };
-        blocking(copy).await.map_err(|error| {
-            EvaluateError::Checkout("copy the checkout for the evaluator".to_owned(), error)
-        })?;
+async fn copy_main(context: &Context, scratch: &Path) -> Result<(), EvaluateError> {
+    let Some(checkout) = context.main_checkout() else { return Ok(()) };
+    let (tree, target) = (Arc::clone(&checkout.tree), scratch.to_owned());
+    let copy = move || {
+        std::fs::create_dir_all(&target)?;
+        tree.copy(&[], &target)
+    };
+    blocking(copy).await.map_err(|error| {
+        EvaluateError::Checkout("copy the checkout for the evaluator".to_owned(), error)
+    })
+}
+
+/// Names `scratch` to the evaluator as the directory of the main checkout.
+fn move_main(context: &Context, scratch: &Path, checkouts: &mut [RequestCheckout]) {
+    for checkout in checkouts.iter_mut().filter(|checkout| checkout.input == context.main) {
+        checkout.directory = scratch.to_string_lossy().into_owned();
     }
-    for checkout in checkouts {
-        if checkout.input == context.main {
-            checkout.directory = scratch.to_string_lossy().into_owned();
-        }
-    }
-    Ok(())
 }
 
 /// Sets the variables of an evaluator. Evaluators call package managers, so they get the variables that those need.

@@ -2,11 +2,13 @@
 
 use super::address::Origin;
 use super::git::Repositories;
+use super::objects::PATH_BYTES_MAX;
 use super::tree::{Entry, EntryKind, Tree};
-use std::ffi::OsStr;
+use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +43,9 @@ const FILES_AT_ONCE: usize = 64;
 
 /// The most bytes of a file that is read from a clone. Users of larger files need an export to a directory.
 const FILE_BYTES_MAX: usize = 16 << 20;
+
+/// The most links that lead to one file, as in the kernel.
+const LINKS_MAX: usize = 40;
 
 impl ClonedFiles {
     /// The contents of at least the first of these files; `None` for a file that is larger than `bytes_max`. Blocks, so
@@ -114,22 +119,66 @@ impl ExportedTree {
         Ok(())
     }
 
-    /// The contents of `path`. `None`: there is no regular file at `path`, or it has more than `bytes_max` bytes.
-    /// Blocks.
+    /// The contents of the regular file at `path`, to which links in the tree may lead. `None`: it has more than
+    /// `bytes_max` bytes. Other files are not read. Blocks.
+    ///
+    /// # Errors
+    /// What opening the path in a directory with all files would say. A link out of the tree is an error as well.
     pub(crate) fn read(&self, path: &str, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
-        let entry = self.tree.entry(path.as_bytes());
-        let regular =
-            |entry: &&Entry| matches!(entry.kind, EntryKind::File | EntryKind::Executable);
-        let Some(entry) = entry.filter(regular) else { return Ok(None) };
-        Ok(match &self.files {
-            Files::Clone(cloned) => cloned.read(&[entry], bytes_max)?.into_iter().next().flatten(),
+        self.contents(self.file(Path::new(path))?, bytes_max)
+    }
+
+    /// The entry of the regular file at `path`.
+    fn file(&self, path: &Path) -> io::Result<&Entry> {
+        let reversed = |path: &Path| -> Vec<OsString> {
+            path.components().rev().map(|part| part.as_os_str().to_owned()).collect()
+        };
+        let (mut place, mut left, mut links) = (PathBuf::new(), reversed(path), 0);
+        while let Some(name) = left.pop() {
+            match name.as_bytes() {
+                b"." => continue,
+                b".." if place.pop() => continue,
+                b"/" | b".." => return Err(io::Error::other("leads out of the repository")),
+                _ => place.push(&name),
+            }
+            let Some(entry) = self.tree.entry(place.as_os_str().as_bytes()) else { continue };
+            match entry.kind {
+                EntryKind::File | EntryKind::Executable if left.is_empty() => return Ok(entry),
+                EntryKind::File | EntryKind::Executable => return Err(Errno::NOTDIR.into()),
+                EntryKind::Link => {
+                    links += 1;
+                    let target = self.contents(entry, PATH_BYTES_MAX)?;
+                    let target = target.filter(|_| links <= LINKS_MAX).ok_or(Errno::LOOP)?;
+                    place.pop();
+                    left.extend(reversed(Path::new(OsStr::from_bytes(&target))));
+                }
+                EntryKind::Submodule => {}
+            }
+        }
+        let place = place.as_os_str().as_bytes();
+        let is_folder = place.is_empty() || self.tree.has_folder(place);
+        let error = if is_folder { Errno::ISDIR } else { Errno::NOENT };
+        Err(error.into())
+    }
+
+    /// The contents of a file, or the target of a link; `None`: more than `bytes_max` bytes.
+    fn contents(&self, entry: &Entry, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
+        let contents = match &self.files {
+            Files::Clone(cloned) => {
+                return Ok(cloned.read(&[entry], bytes_max)?.into_iter().next().flatten());
+            }
+            Files::Directory(directory) if entry.kind == EntryKind::Link => {
+                std::fs::read_link(directory.join(entry.path()))?.into_os_string().into_vec()
+            }
             Files::Directory(directory) => {
                 let mut contents = Vec::new();
                 let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
-                File::open(directory.join(path))?.take(limit).read_to_end(&mut contents)?;
-                (contents.len() <= bytes_max).then_some(contents)
+                let file = File::open(directory.join(entry.path()))?;
+                file.take(limit).read_to_end(&mut contents)?;
+                contents
             }
-        })
+        };
+        Ok((contents.len() <= bytes_max).then_some(contents))
     }
 }
 
@@ -154,4 +203,77 @@ fn write_file(entry: &Entry, contents: &[u8], target: &Path) -> io::Result<()> {
     };
     let mut file = File::options().write(true).create_new(true).mode(mode).open(target)?;
     file.write_all(contents)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_through_the_links_of_the_tree_and_no_others() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path().join("export");
+        let mut entries = Vec::new();
+        let mut add = |path: &str, kind, target: &str| {
+            let (path, at) = (path.as_bytes().to_vec(), root.join(path));
+            std::fs::create_dir_all(at.parent().expect("a parent")).expect("a folder");
+            match kind {
+                EntryKind::Link => symlink(target, &at).expect("a link"),
+                EntryKind::Submodule => std::fs::create_dir(&at).expect("a folder"),
+                _ => std::fs::write(&at, target).expect("a file"),
+            }
+            entries.push(Entry { path, kind, object: String::new() });
+        };
+        std::fs::write(directory.path().join("outside"), "secret").expect("a file");
+        for (path, target) in [
+            ("link", "folder/file"),
+            ("folder/up", "../folder/./deep/../file"),
+            ("folders", "folder/deep"),
+            ("twice", "folders/../up"),
+            ("to-folder", "folder"),
+            ("out", "../outside"),
+            ("far-out", "folders/../../../outside"),
+            ("absolute", "/etc/passwd"),
+            ("dangling", "folder/nothing"),
+            ("circle", "circle"),
+            ("below-file", "folder/file/x"),
+        ] {
+            add(path, EntryKind::Link, target);
+        }
+        add("folder/file", EntryKind::File, "text");
+        add("folder/deep/run", EntryKind::Executable, "runs");
+        add("module", EntryKind::Submodule, "");
+        let tree = Tree::new(entries, String::new()).expect("a tree");
+        let tree = ExportedTree { tree, files: Files::Directory(root) };
+        for (path, expected) in [
+            ("folder/file", "text"),
+            ("./folder//file", "text"),
+            ("link", "text"),
+            ("folder/up", "text"),
+            ("folders/run", "runs"),
+            ("twice", "text"),
+            ("to-folder/deep/run", "runs"),
+            ("out", "leads out of the repository"),
+            ("far-out", "leads out of the repository"),
+            ("absolute", "leads out of the repository"),
+            ("../outside", "leads out of the repository"),
+            ("/etc/passwd", "leads out of the repository"),
+            ("dangling", "No such file or directory (os error 2)"),
+            ("nothing", "No such file or directory (os error 2)"),
+            ("module/x", "No such file or directory (os error 2)"),
+            ("circle", "Too many levels of symbolic links (os error 40)"),
+            ("below-file", "Not a directory (os error 20)"),
+            ("folder", "Is a directory (os error 21)"),
+            ("to-folder", "Is a directory (os error 21)"),
+            (".", "Is a directory (os error 21)"),
+        ] {
+            let read = tree.read(path, 4).map(|contents| contents.expect("small"));
+            let found = match read {
+                Ok(contents) => String::from_utf8(contents).expect("text"),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(found, expected, "{path}");
+        }
+        assert_eq!(tree.read("link", 3).expect("a file"), None, "it is too large");
+    }
 }

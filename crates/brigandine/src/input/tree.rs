@@ -301,6 +301,11 @@ impl Tree {
         let place = self.entries.binary_search_by(|entry| entry.path.as_slice().cmp(path));
         place.ok().map(|place| &self.entries[place])
     }
+
+    /// Whether there is a folder at this path.
+    pub(super) fn has_folder(&self, path: &[u8]) -> bool {
+        !self.below(&[path, b"/"].concat()).is_empty()
+    }
 }
 
 #[cfg(test)]

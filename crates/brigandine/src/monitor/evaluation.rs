@@ -289,8 +289,7 @@ async fn evaluate_started(
     log: &mut crate::log::LogWriter,
     checkout_at: &mut Timestamp,
 ) -> Result<evaluate::Evaluated, Trouble> {
-    // An evaluator command reads the directories of all inputs. The built-in evaluator gets only its list, or a copy of
-    // its input.
+    // An evaluator command reads the directories of all inputs. The built-in evaluator gets only its list.
     let form = match specification.evaluator {
         Evaluator::Jobs { .. } => Form::Any,
         Evaluator::Command { .. } => Form::Directory,

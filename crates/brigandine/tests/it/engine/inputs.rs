@@ -216,6 +216,32 @@ fn a_job_list_may_be_long_or_behind_a_link_or_absent() {
     assert_eq!(place.rows(told), ["brigandine.toml: leads out of the repository"]);
 }
 
+#[test]
+fn only_the_job_list_decides_whether_a_job_list_is_read() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    // A file that could not be copied from the clone, beside a list that the server does not read itself.
+    let large = "x".repeat((16 << 20) + 1);
+    let job = "[[job]]\nname = \"one\"\ncommand = \"ls\"\nsources = [\"*.toml\"]\n";
+    let padding = format!("# {}\n", "p".repeat(1000));
+    let list = |bytes: usize| format!("{}{job}", padding.repeat(bytes / 1000));
+    repository.commit(&[("large", &large), ("brigandine.toml", &list(200_000))]);
+    place.specify(&[("sample", &repository, "")]);
+    place.good_one_shot();
+    assert_eq!(place.build_log("one"), "brigandine.toml\n");
+    // A list behind links that the tree itself has, and a list that is as large.
+    repository.commit(&[("lists/deep/list", &list(17 << 20))]);
+    std::fs::remove_file(repository.path.join("brigandine.toml")).expect("removed");
+    for (target, link) in [("folder/list", "brigandine.toml"), ("lists/deep", "folder")] {
+        std::os::unix::fs::symlink(target, repository.path.join(link)).expect("a link");
+    }
+    repository.commit(&[]);
+    place.good_one_shot();
+    let told = "SELECT status, message FROM evaluation ORDER BY id";
+    assert_eq!(place.rows(told), ["0|", "0|"]);
+    assert_eq!(exports(&place), 0, "nothing was exported for it");
+}
+
 /// Makes the server find another `git`: a shell script that runs `first` and then the real git.
 fn other_git(place: &Place, command: &mut Command, first: &str) {
     let real = Command::new("sh").args(["-c", "command -v git"]).output().expect("sh").stdout;
