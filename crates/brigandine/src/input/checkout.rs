@@ -14,13 +14,12 @@ use super::git::{FetchError, OUTPUT_MAX, Repositories, redact};
 use super::objects::FILES_MAX;
 use super::tree::{Entry, EntryKind, Tree};
 use crate::os::digest::hex;
-use crate::os::folder::{Temporary, remove_all, remove_leftovers};
+use crate::os::folder::{Temporary, remove_all, remove_leftovers, unused};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How the names of unfinished exports begin.
@@ -85,15 +84,13 @@ pub(crate) struct Checkouts {
     kept: usize,
     /// A clock that counts calls, and the exports by their names. Guard: the mutex.
     cached: Mutex<(u64, HashMap<String, Cached>)>,
-    /// The number of the next temporary directory.
-    serial: AtomicU64,
 }
 
 impl Checkouts {
     /// Keeps exports in `directory`.
     pub(crate) fn new(repositories: Arc<Repositories>, directory: PathBuf, kept: usize) -> Self {
         let cached = Mutex::new((0, HashMap::new()));
-        Self { repositories, directory, kept, cached, serial: AtomicU64::new(0) }
+        Self { repositories, directory, kept, cached }
     }
 
     /// The files of a revision, fetched and exported if need be. `held_already`: the caller knows that the clone has
@@ -162,8 +159,7 @@ impl Checkouts {
 
     /// The path of a new folder beside the exports. [`Checkouts::clean`] removes the folder if it is left behind.
     fn partial(&self, suffix: &str) -> PathBuf {
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        self.directory.join(format!("{PARTIAL}{}-{serial}{suffix}", std::process::id()))
+        unused(&self.directory, PARTIAL, suffix)
     }
 
     /// Removes the least recently used exports that are not in use.

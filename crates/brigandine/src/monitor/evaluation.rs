@@ -12,7 +12,7 @@ use crate::model::{
 };
 use crate::os::digest::hex;
 use crate::os::ffi;
-use crate::os::folder::{RemovedInBackground, remove_all};
+use crate::os::folder::{RemovedInBackground, remove_all, unused};
 use crate::store::{self, DatabaseError};
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -93,8 +93,11 @@ pub(super) async fn evaluate(
     publish(EvaluationStatus::Started);
     tracing::info!("evaluation started");
     let mut checkout_at = 0;
-    let scratch = shared.work.join(format!("evaluation-{id}"));
-    let _ = remove_all(&scratch);
+    let mut scratch = shared.work.join(format!("evaluation-{id}"));
+    if let Err(error) = remove_all(&scratch) {
+        tracing::warn!(%error, path = %scratch.display(), "cannot remove a leftover");
+        scratch = unused(&shared.work, &format!("evaluation-{id}-"), "");
+    }
     let scratch = RemovedInBackground(scratch);
     let files = &scratch.0;
     let work =

@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The most names of subfolders that are held at once while a folder is emptied.
 const BATCH: usize = 256;
@@ -208,6 +209,22 @@ pub(crate) fn remove_all(folder: &Path) -> io::Result<()> {
     }
     empty_this(folder)?;
     fs::remove_dir(folder)
+}
+
+/// A path in `folder` that nothing has, for something temporary: `beginning`, a number, `end`. No other call in this
+/// process returns the same path.
+///
+/// The number alone is not enough: a process that was killed may have had this process's id, and may have left
+/// something that cannot be removed.
+pub(crate) fn unused(folder: &Path, beginning: &str, end: &str) -> PathBuf {
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("{beginning}{}-{serial}{end}", std::process::id()));
+        if path.symlink_metadata().is_err() {
+            return path;
+        }
+    }
 }
 
 /// Removes each entry of `folder` whose name begins with one of `beginnings`. Failures are logged. Blocks.
@@ -412,6 +429,20 @@ mod tests {
             remove_all(&root).expect("removed");
             assert!(root.symlink_metadata().is_err());
             assert!(outside.join("kept").exists(), "a link was followed");
+        }
+    }
+
+    #[test]
+    fn an_unused_path_is_given_once_and_never_while_something_is_there() {
+        let directory = tempfile::tempdir().expect("a folder");
+        let mut given = HashSet::new();
+        for number in 0..100 {
+            if number % 2 == 0 {
+                let name = format!("x-{}-{number}.git", std::process::id());
+                std::os::unix::fs::symlink("nowhere", directory.path().join(name)).expect("a link");
+            }
+            let path = unused(directory.path(), "x-", ".git");
+            assert!(path.symlink_metadata().is_err() && given.insert(path));
         }
     }
 

@@ -22,7 +22,7 @@ pub(crate) use tree::NotKept;
 use crate::model::{NewProduct, output_digest, product_path};
 use crate::os::digest::hex;
 use crate::os::file::of;
-use crate::os::folder::{Temporary, remove_all, remove_leftovers};
+use crate::os::folder::{Temporary, remove_all, remove_leftovers, unused};
 use products::Selected;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -30,7 +30,6 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tree::OutputFile;
 
@@ -43,8 +42,6 @@ pub(crate) struct Outputs {
     directory: PathBuf,
     bytes_max: u64,
     uses: Arc<Uses>,
-    /// The number of the next folder that is no output.
-    serial: AtomicU64,
     /// The digest of the empty output, which most builds leave. Its folder exists from the start.
     empty: String,
 }
@@ -54,7 +51,7 @@ impl Outputs {
     pub(crate) fn new(directory: PathBuf, bytes_max: u64) -> io::Result<Self> {
         let empty = hex(&Sha256::digest([]));
         fs::create_dir_all(directory.join(&empty))?;
-        Ok(Self { directory, bytes_max, uses: Arc::default(), serial: AtomicU64::new(0), empty })
+        Ok(Self { directory, bytes_max, uses: Arc::default(), empty })
     }
 
     /// Removes what a killed server left unfinished in `directory`. Blocks.
@@ -177,8 +174,7 @@ impl Outputs {
 
     /// The path of a new folder beside the outputs; `kind` is one of [`ASIDE`].
     fn aside(&self, kind: &str) -> PathBuf {
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        self.directory.join(format!("{kind}{}-{serial}", std::process::id()))
+        unused(&self.directory, kind, "")
     }
 
     /// Makes sure that the empty output exists and is empty.
@@ -327,15 +323,20 @@ pub(crate) struct Removal {
 }
 
 impl Removal {
-    /// Moves the folder aside, for the caller to delete, and returns its new path. A missing folder is no error.
-    /// Blocks.
-    pub(crate) fn finish(self) -> io::Result<PathBuf> {
-        let aside = self.path.with_file_name(format!("gone-{}", self.digest));
+    /// Moves the folder aside, and returns the paths that the caller must delete: the folder's new path, and what an
+    /// earlier removal of the same output could not delete. A missing folder is no error. Blocks.
+    pub(crate) fn finish(self) -> io::Result<Vec<PathBuf>> {
+        // The name is that of the digest, so that a removal finds what an earlier one has left.
+        let mut gone = vec![self.path.with_file_name(format!("gone-{}", self.digest))];
+        if gone[0].symlink_metadata().is_ok() {
+            let folder = self.path.parent().unwrap_or(Path::new("."));
+            gone.insert(0, unused(folder, "gone-", ""));
+        }
         // A read-only folder cannot be moved, so its mode is changed first.
         let allow = || fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700));
-        match allow().and_then(|()| fs::rename(&self.path, &aside)) {
+        match allow().and_then(|()| fs::rename(&self.path, &gone[0])) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(aside),
+            _ => Ok(gone),
         }
     }
 }

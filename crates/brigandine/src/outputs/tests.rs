@@ -176,3 +176,60 @@ fn a_missing_product_and_too_large_an_output_are_refused() {
     assert_eq!(large, "its output has more than 3 bytes");
     assert_eq!(place.collect(&[], &[]).digest, hex(&Sha256::digest([])));
 }
+
+#[test]
+fn names_that_are_taken_keep_nothing_from_being_stored_or_removed() {
+    let place = place(1000);
+    let beside = |name: &str| place.directory.path().join("outputs").join(name);
+    let take = |path: &Path| fs::create_dir_all(path.join("left")).expect("a folder");
+    // The hold is dropped.
+    let digest = place.collect(&[("out/a", "x")], &[]).digest;
+    let root = place.outputs.path(&digest).expect("there");
+    // What an earlier server of the same process id has left.
+    for number in 0..20 {
+        for kind in ASIDE {
+            take(&beside(&format!("{kind}{}-{number}", std::process::id())));
+        }
+    }
+    fs::set_permissions(root.join("a"), fs::Permissions::from_mode(0o644)).expect("a mode");
+    fs::write(root.join("a"), "evil").expect("written");
+    assert_eq!(place.collect(&[("out/a", "x")], &[]).digest, digest);
+    assert_eq!(fs::read(root.join("a")).expect("read"), b"x");
+    // What an earlier removal of the same output has left, a folder or a file.
+    let gone = beside(&format!("gone-{digest}"));
+    for left in [take as fn(&Path), |path| fs::write(path, "x").expect("a file")] {
+        place.collect(&[("out/a", "x")], &[]);
+        left(&gone);
+        let removal = place.outputs.begin_removal(&digest).expect("at rest");
+        let moved = removal.finish().expect("moved");
+        assert!(!root.exists() && moved.contains(&gone), "{moved:?}");
+        moved.iter().for_each(|folder| remove_all(folder).expect("removed"));
+    }
+    place.collect(&[("out/a", "x")], &[]);
+    let removal = place.outputs.begin_removal(&digest).expect("at rest");
+    assert_eq!(removal.finish().expect("moved"), std::slice::from_ref(&gone));
+    // A removal that was not finished is finished by the next one.
+    let removal = place.outputs.begin_removal(&digest).expect("at rest");
+    assert!(removal.finish().expect("gone already").contains(&gone));
+}
+
+#[test]
+fn a_build_may_give_its_hard_links_any_names() {
+    let place = place(1000);
+    let work = place.directory.path().join("work");
+    for directory in ["build", "out"] {
+        fs::create_dir_all(work.join(directory)).expect("directory");
+    }
+    let long = "l".repeat(255);
+    let names = ["one", "one.brigandine-copy", &long];
+    for name in names {
+        fs::write(work.join("build").join(name), name).expect("a file");
+        fs::hard_link(work.join("build").join(name), work.join("out").join(name)).expect("a link");
+    }
+    let kept = place.outputs.collect(&work.join("build"), &work.join("out"), &[]).expect("kept");
+    let root = place.outputs.path(&kept.digest).expect("there");
+    assert_eq!(fs::read_dir(&root).expect("there").count(), names.len());
+    for name in names {
+        assert_eq!(fs::read_to_string(root.join(name)).expect("read"), name);
+    }
+}

@@ -2,6 +2,7 @@
 
 use crate::os::digest::hex;
 use crate::os::file::of;
+use crate::os::folder::unused;
 use rustix::fs::{llistxattr, llistxattr_query, lremovexattr};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
@@ -153,9 +154,8 @@ pub(super) fn protect(path: &Path) -> io::Result<()> {
     } else if metadata.nlink() > 1 {
         // Another hard link may exist outside of the output, and the file could be changed through it. So the file is
         // replaced by a copy.
-        let mut copy = path.as_os_str().to_owned();
-        copy.push(".brigandine-copy");
-        let copy = PathBuf::from(copy);
+        // The build may have used any name, and its own name may be as long as a name can be.
+        let copy = unused(path.parent().unwrap_or(Path::new(".")), ".brigandine-copy-", "");
         let mut file = of(&copy, fs::File::options().write(true).create_new(true).open(&copy))?;
         of(path, io::copy(&mut of(path, fs::File::open(path))?, &mut file))?;
         of(path, fs::rename(&copy, path))?;

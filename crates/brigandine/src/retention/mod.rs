@@ -26,6 +26,7 @@ use crate::os::folder::remove_all;
 use crate::outputs::Outputs;
 use crate::store::{self, Budget, Database, DatabaseError};
 use serde::Serialize;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, watch};
@@ -284,13 +285,13 @@ impl Retention {
         Ok(())
     }
 
-    async fn remove_log(&self, path: &str) -> std::io::Result<bool> {
+    async fn remove_log(&self, path: &str) -> io::Result<bool> {
         let (logs, path) = (self.logs.clone(), path.to_owned());
         blocking(move || logs.remove_at(&path)).await.map(|()| true)
     }
 
     /// Deletes an output, unless a build names it (RET2). `false`: a result that is not stored yet holds it.
-    async fn remove_output(&self, digest: &str) -> Result<std::io::Result<bool>, DatabaseError> {
+    async fn remove_output(&self, digest: &str) -> Result<io::Result<bool>, DatabaseError> {
         if !self.outputs.may_go(digest) {
             return Ok(Ok(true));
         }
@@ -299,7 +300,12 @@ impl Retention {
         if self.database.read(move |s| store::has_output(s, &path)).await? {
             return Ok(Ok(true));
         }
-        Ok(blocking(move || remove_all(&removal.finish()?)).await.map(|()| true))
+        let remove = move || {
+            let gone = removal.finish()?;
+            // Each is tried, and the first error is returned.
+            gone.iter().map(|folder| remove_all(folder)).fold(Ok(()), io::Result::and)
+        };
+        Ok(blocking(remove).await.map(|()| true))
     }
 }
 

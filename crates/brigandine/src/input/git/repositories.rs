@@ -6,12 +6,11 @@ use crate::input::address::{Access, Origin};
 use crate::input::configuration::Configuration;
 use crate::input::reader::Readers;
 use crate::model::one_line;
-use crate::os::folder::remove_leftovers;
+use crate::os::folder::{remove_leftovers, unused};
 use crate::os::process::{self, Captured, Supervisors};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
@@ -33,8 +32,6 @@ pub(crate) struct Repositories {
     pub(crate) readers: Readers,
     /// What is known of clones. Guard: the mutex. One entry per URL in use.
     clones: Mutex<HashMap<PathBuf, Known>>,
-    /// The number of the next temporary folder.
-    serial: AtomicU64,
     /// The names of the filters that may run when files are written.
     pub(super) filters: Vec<String>,
     configuration: OnceCell<Configuration>,
@@ -90,7 +87,6 @@ impl Repositories {
             supervisors,
             locks: Mutex::default(),
             clones: Mutex::default(),
-            serial: AtomicU64::new(0),
             filters,
             configuration: OnceCell::new(),
         }
@@ -119,8 +115,7 @@ impl Repositories {
 
     /// The path of a new folder beside the clones. [`Repositories::clean`] removes the folder if it is left behind.
     pub(crate) fn temporary(&self) -> PathBuf {
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        self.directory.join(format!("{TEMPORARY}{}-{serial}.git", std::process::id()))
+        unused(&self.directory, TEMPORARY, ".git")
     }
 
     /// Removes the temporary folders of a killed server. Blocks.
