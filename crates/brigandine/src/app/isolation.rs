@@ -7,6 +7,7 @@ use crate::os::process::{Supervisors, User};
 use crate::os::sandbox::{self, Sandbox};
 use crate::os::state_dir::StateDir;
 use rustix::process::geteuid;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// The configured isolation if it works on this machine. Otherwise, if the configuration allows it, a weaker isolation
@@ -100,6 +101,17 @@ async fn find(name: &str, state: &Path, supervisors: &Supervisors) -> Result<Opt
     let Some(user) = checked else { return Ok(None) };
     let work = StateDir::new(state).work();
     std::fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
-    let probed = sandbox::probe_user(supervisors, user, &work).await;
-    probed.map(|()| Some(user)).map_err(|why| format!("nothing runs as `{name}`: {why}"))
+    // In a sticky directory, only an owner can move what is in it.
+    let is_sticky =
+        |path: &&Path| path.metadata().is_ok_and(|metadata| metadata.mode() & 0o1000 != 0);
+    let above: Vec<&Path> = state.ancestors().filter(|path| !is_sticky(path)).collect();
+    match sandbox::probe_user(supervisors, user, &work, &above).await {
+        Ok(None) => Ok(Some(user)),
+        Ok(Some(path)) => Err(format!(
+            "`{name}` may change {path}, by its mode or an ACL, and could put another state directory in the place of \
+             this one: take that right away (`chmod o-w`, `setfacl -x`), or move the state directory",
+            path = path.display()
+        )),
+        Err(why) => Err(format!("nothing runs as `{name}`: {why}")),
+    }
 }

@@ -3,10 +3,10 @@
 
 use super::process::{self, Program, Shown, Supervisors, User};
 use rustix::fs::{MemfdFlags, memfd_create};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -176,8 +176,15 @@ pub(crate) async fn probe(
     }
 }
 
+/// What the probe of a user runs: it writes a file, and names the first of its arguments that the user may change.
+const PROBE_USER: &str =
+    ": > file; for it do [ ! -w \"$it\" ] || { printf %s \"$it\"; exit 77; }; done";
+/// The status of [`PROBE_USER`] if it has named an argument.
+const CHANGEABLE: i32 = 77;
+
 /// Runs a program as `user` that writes a file in a directory below `work`. This fails if the server is root without
-/// the right to make a mount namespace.
+/// the right to make a mount namespace. Returns the first of these directories that the user may change, as the kernel
+/// itself says; `None`: none of them.
 ///
 /// # Errors
 /// Why nothing can run as this user, for people.
@@ -185,7 +192,8 @@ pub(crate) async fn probe_user(
     supervisors: &Supervisors,
     user: User,
     work: &Path,
-) -> Result<(), String> {
+    directories: &[&Path],
+) -> Result<Option<PathBuf>, String> {
     let sandbox = Sandbox { bubblewrap: None, user: Some(user) };
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
@@ -198,11 +206,14 @@ pub(crate) async fn probe_user(
     let directory = tempfile::tempdir_in(work).map_err(|error| error.to_string())?;
     sandbox.give(directory.path()).map_err(failed)?;
     let mut nothing = Command::new("/bin/sh");
-    nothing.args(["-c", ": > file"]).current_dir(directory.path());
+    nothing.args(["-c", PROBE_USER, "sh"]).args(directories).current_dir(directory.path());
     let view = View { writable: &[directory.path()], readable: &[], network: true };
     let program = sandbox.wrap(nothing, &view).map_err(failed)?;
-    match process::capture(supervisors, program, PROBE, 1024).await {
-        Ok(done) if done.status.success() => Ok(()),
+    match process::capture(supervisors, program, PROBE, 16 * 1024).await {
+        Ok(done) if done.status.success() => Ok(None),
+        Ok(done) if done.status.code() == Some(CHANGEABLE) => {
+            Ok(Some(OsString::from_vec(done.stdout).into()))
+        }
         Ok(done) => Err(format!("{}: {}", process::describe(done.status), done.stderr.trim())),
         Err(process::CaptureError::Io(error)) => Err(failed(error)),
         Err(error) => Err(error.to_string()),

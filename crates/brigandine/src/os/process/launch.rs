@@ -6,6 +6,7 @@
 use super::cgroup::PlannedGroup;
 use super::limits::{Bounds, Limit};
 use super::user::{Shown, User};
+use crate::os::ffi::SingleThread;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
@@ -61,8 +62,8 @@ impl Launch {
     }
 
     /// Makes the paths visible that the program's user needs, in the mount namespace of this process.
-    pub(super) fn show(&self) -> io::Result<()> {
-        self.user.map_or(Ok(()), |user| user.show(&self.shown))
+    pub(super) fn show(&self, thread: &SingleThread) -> io::Result<()> {
+        self.user.map_or(Ok(()), |user| user.show(thread, &self.shown))
     }
 }
 

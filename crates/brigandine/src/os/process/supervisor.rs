@@ -212,7 +212,7 @@ fn supervise(
 
 /// Runs the program; this process is the first of a namespace.
 fn run_first(thread: &SingleThread, order: Order) {
-    match namespace::begin().and_then(|()| order.launch.show()) {
+    match namespace::begin().and_then(|()| order.launch.show(thread)) {
         Ok(()) => run(thread, order, Scope::Namespace),
         Err(error) => order.refuse(&error),
     }

@@ -5,23 +5,29 @@
 //! and the paths that the program needs are bind-mounted into the empty directory. The program sees nothing else of the
 //! covered directory, and loses nothing that it could have reached.
 //!
+//! Which directories a user may enter, only the kernel can say: besides modes there are ACLs, security modules, and
+//! what file systems decide themselves. So a process that has become the user tries.
+//!
 //! - USER1: a shown path is held by a descriptor before anything is covered.
 //! - USER2: a program has this user, its group and no other, no capability, and cannot gain rights (no_new_privs).
 //! - USER3: nothing runs as this user without a mount namespace, because the program could not reach its own directory.
 
+use crate::os::ffi::{Forked, SingleThread};
 use crate::os::folder;
 use nix::unistd;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, open};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
+use rustix::process::{Pid, WaitOptions, waitpid};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, File, Metadata};
-use std::io;
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
 use std::os::unix::process::CommandExt;
@@ -68,7 +74,8 @@ impl User {
     }
 
     /// The first of `path` and the directories above it, from the bottom up, that belongs to this user; `None`: none
-    /// does. The owner of a directory can move what is in it, and can open it to others.
+    /// does. The owner of a directory can move what is in it, and can open it to others. Who else can is asked of the
+    /// kernel: `sandbox::probe_user`.
     pub(crate) fn owns(self, path: &Path) -> io::Result<Option<&Path>> {
         for part in path.ancestors() {
             if part.symlink_metadata()?.uid() == self.id {
@@ -99,36 +106,57 @@ impl User {
         Ok(rustix::fs::fchown(pipe, Some(id), Some(group))?)
     }
 
-    /// Whether this user may enter a directory. ACLs are ignored: if an ACL allows more than the mode, more is covered
-    /// than needed.
-    fn may_enter(self, directory: &Metadata) -> bool {
-        let class = if directory.uid() == self.id {
-            0o100
-        } else if directory.gid() == self.group {
-            0o010
-        } else {
-            0o001
+    /// For each path, the topmost directory on the way to it that this user may not enter; `None`: the user may enter
+    /// all of them.
+    fn barriers(self, thread: &SingleThread, shown: &[Shown]) -> io::Result<Vec<Option<PathBuf>>> {
+        if shown.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (mut answer, mut told) = io::pipe()?;
+        let id = match thread.fork()? {
+            Forked::Child => {
+                drop(answer);
+                let found = self.assume().and_then(|()| {
+                    shown.iter().map(|it| barrier(&it.path)).collect::<io::Result<Vec<_>>>()
+                });
+                let found = found
+                    .map_err(|error| error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error()));
+                let text = serde_json::to_vec(&found).unwrap_or_default();
+                std::process::exit(i32::from(told.write_all(&text).is_err()));
+            }
+            Forked::Parent(id) => id,
         };
-        directory.mode() & class != 0
+        drop(told);
+        let mut text = Vec::new();
+        let read = answer.read_to_end(&mut text);
+        waitpid(Pid::from_raw(id), WaitOptions::empty())?;
+        read?;
+        let found: Result<Vec<Option<usize>>, i32> = serde_json::from_slice(&text)?;
+        let found = found.map_err(io::Error::from_raw_os_error)?;
+        let parent = |(it, place): (&Shown, Option<usize>)| {
+            place.and_then(|place| it.path.ancestors().nth(place)).map(Path::to_owned)
+        };
+        Ok(shown.iter().zip(found).map(parent).collect())
     }
 
-    /// The topmost directory on the way to `path` that this user may not enter; `None`: the user may enter all of them.
-    fn barrier(self, path: &Path) -> io::Result<Option<PathBuf>> {
-        let mut topmost = None;
-        for directory in path.ancestors().skip(1) {
-            if !self.may_enter(&directory.metadata()?) {
-                topmost = Some(directory.to_owned());
-            }
-        }
-        Ok(topmost)
+    /// Gives this thread the identity that the user's programs have. The thread cannot go back.
+    fn assume(self) -> io::Result<()> {
+        let (id, group) = (Uid::from_raw(self.id), Gid::from_raw(self.group));
+        set_thread_groups(&[])?;
+        set_thread_res_gid(group, group, group)?;
+        set_thread_res_uid(id, id, id)?;
+        // The kernel has removed them, unless it was told to keep them.
+        let none = CapabilitySet::empty();
+        let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
+        Ok(set_capabilities(None, none)?)
     }
 
     /// Makes the paths visible that this user could not reach otherwise, in the mount namespace of this process.
-    pub(super) fn show(self, shown: &[Shown]) -> io::Result<()> {
+    pub(super) fn show(self, thread: &SingleThread, shown: &[Shown]) -> io::Result<()> {
         let mut covers = BTreeSet::new();
         let mut hidden = Vec::new();
-        for it in shown {
-            if let Some(cover) = self.barrier(&it.path)? {
+        for (it, barrier) in shown.iter().zip(self.barriers(thread, shown)?) {
+            if let Some(cover) = barrier {
                 // USER1
                 let held = open(&it.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
                 hidden.push((it, held, it.path.is_dir()));
@@ -176,9 +204,25 @@ impl User {
     }
 }
 
+/// The topmost directory on the way to `path` that this thread may not enter, as its place among the path's ancestors;
+/// `None`: it may enter all of them.
+fn barrier(path: &Path) -> io::Result<Option<usize>> {
+    let above: Vec<(usize, &Path)> = path.ancestors().enumerate().skip(1).collect();
+    for (place, directory) in above.into_iter().rev() {
+        // The kernel finds `.` only if the directory may be entered.
+        match open(directory.join("."), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(_) => {}
+            Err(Errno::ACCESS) => return Ok(Some(place)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{XattrFlags, setxattr};
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
@@ -187,6 +231,37 @@ mod tests {
         assert_eq!(User::find("no-such-user-here"), Ok(None));
         for (name, why) in [("root", "rights of root"), ("nobody", "is nobody")] {
             assert!(User::find(name).unwrap_err().contains(why), "{name}");
+        }
+    }
+
+    /// What [`barrier`] says to a thread that has become this user.
+    fn barrier_of(user: User, path: &Path) -> Option<PathBuf> {
+        std::thread::scope(|scope| {
+            let asked = std::thread::Builder::new().name("user".to_owned());
+            let asked = asked.spawn_scoped(scope, || {
+                user.assume().expect("root may");
+                barrier(path).expect("there")
+            });
+            let place = asked.expect("a thread").join().expect("an answer")?;
+            path.ancestors().nth(place).map(Path::to_owned)
+        })
+    }
+
+    /// An ACL that gives a user of its own other rights than everybody. `false`: the file system has no ACLs.
+    fn set_acl(path: &Path, user: User, rights: u16, others: u16) -> bool {
+        const ALL: u32 = u32::MAX;
+        let entries =
+            [(1, 7, ALL), (2, rights, user.id), (4, others, ALL), (16, 7, ALL), (32, others, ALL)];
+        let mut bytes = 2_u32.to_le_bytes().to_vec();
+        for (tag, rights, id) in entries {
+            bytes.extend(u16::to_le_bytes(tag));
+            bytes.extend(u16::to_le_bytes(rights));
+            bytes.extend(u32::to_le_bytes(id));
+        }
+        match setxattr(path, "system.posix_acl_access", &bytes, XattrFlags::empty()) {
+            Ok(()) => true,
+            Err(Errno::NOTSUP) => false,
+            Err(error) => panic!("{error}"),
         }
     }
 
@@ -200,9 +275,21 @@ mod tests {
         let set = |path: &Path, mode| {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
         };
-        let stranger = User { id: own.uid() + 4711, group: own.gid() + 4711 };
-        let member = User { group: own.gid(), ..stranger };
         let owner = User { id: own.uid(), group: own.gid() };
+        assert_eq!(owner.owns(&path).expect("there"), Some(path.as_path()));
+        let stranger = User { id: own.uid() + 4711, group: own.gid() + 4711 };
+        assert_eq!(stranger.owns(&path).expect("there"), None);
+        // Only root can become another user, and nobody else has a build user.
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (owner, member) = (
+            User { id: own.uid() + 1, group: own.gid() + 1 },
+            User { group: own.gid() + 1, ..stranger },
+        );
+        for directory in ["", "a", "a/b", "a/b/c"] {
+            lchown(root.join(directory), Some(owner.id), Some(owner.group)).expect("an owner");
+        }
         set(&root, 0o755);
         for (directory, mode, of_stranger, of_member) in [
             ("", 0o755, None, None),
@@ -215,15 +302,21 @@ mod tests {
         ] {
             set(&root.join(directory), mode);
             let expected = |found: Option<&str>| found.map(|found| root.join(found));
-            let barrier = |user: User| {
-                user.barrier(&path).expect("there").map(|found| found.components().collect())
-            };
+            let barrier = |user| barrier_of(user, &path).map(|found| found.components().collect());
             assert_eq!(barrier(stranger), expected(of_stranger), "{directory} {mode:o}");
             assert_eq!(barrier(member), expected(of_member), "{directory} {mode:o}");
             assert_eq!(barrier(owner), None, "{directory} {mode:o}");
             set(&root.join(directory), 0o755);
         }
-        assert_eq!(owner.owns(&path).expect("there"), Some(path.as_path()));
-        assert_eq!(stranger.owns(&path).expect("there"), None);
+        // The same modes, and an ACL that says something else about one user.
+        let above = root.join("a");
+        if set_acl(&above, stranger, 0, 5) {
+            assert_eq!(barrier_of(stranger, &path), Some(above.clone()), "denied");
+            assert_eq!(barrier_of(member, &path), Some(above.clone()), "the same user");
+            assert_eq!(barrier_of(User { id: stranger.id + 1, ..stranger }, &path), None);
+            assert!(set_acl(&above, stranger, 1, 0));
+            assert_eq!(barrier_of(stranger, &path), None, "allowed");
+            assert_eq!(barrier_of(User { id: stranger.id + 1, ..stranger }, &path), Some(above));
+        }
     }
 }

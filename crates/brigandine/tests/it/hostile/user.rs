@@ -176,6 +176,43 @@ fn the_build_user_reaches_nothing_of_the_state_directory_but_its_own() {
     }
 }
 
+/// Gives the build user other rights to a directory than its mode says. `false`: the file system has no ACLs.
+fn set_acl(path: &Path, rights: u16) -> bool {
+    const ALL: u32 = u32::MAX;
+    let user = output("id", &["-u", "daemon"]).parse().expect("a number");
+    let entries = [(1, 7, ALL), (2, rights, user), (4, 5, ALL), (16, 7, ALL), (32, 5, ALL)];
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    for (tag, rights, id) in entries {
+        bytes.extend(u16::to_le_bytes(tag));
+        bytes.extend(u16::to_le_bytes(rights));
+        bytes.extend(u32::to_le_bytes(id));
+    }
+    let flags = rustix::fs::XattrFlags::empty();
+    match rustix::fs::setxattr(path, "system.posix_acl_access", &bytes, flags) {
+        Ok(()) => true,
+        Err(rustix::io::Errno::NOTSUP) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn the_build_user_reaches_its_directory_whatever_an_acl_above_denies() {
+    if !is_root() {
+        return;
+    }
+    for kind in SANDBOXES {
+        let place = place();
+        let repository = place.repository("sample");
+        commands(&repository, &[("job", "id -un; ls $PWD/.. | wc -l")]);
+        if !set_acl(&place.path(""), 0) {
+            return;
+        }
+        let ended = built(&place, &repository, kind);
+        assert!(ended.status.success(), "{kind}: {}", ended.stderr);
+        assert!(place.build_log("job").starts_with("daemon\n"), "{kind}");
+    }
+}
+
 #[test]
 fn evaluators_of_root_run_as_the_build_user() {
     for kind in SANDBOXES {
@@ -269,6 +306,39 @@ fn a_user_that_is_no_user_for_builds_is_refused_in_words() {
     let ended = built(&place, &repository, "off");
     assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains("`daemon` owns"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_user_that_could_exchange_the_state_directory_is_refused() {
+    if !is_root() {
+        return;
+    }
+    let mode = |place: &Place, mode| {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(place.path(""), mode).expect("a mode");
+        true
+    };
+    type Prepare<'a> = &'a dyn Fn(&Place) -> bool;
+    let cases: [(&str, Prepare<'_>, bool); 5] = [
+        ("a mode", &|place| mode(place, 0o757), true),
+        ("a sticky mode", &|place| mode(place, 0o1777), false),
+        ("a closed directory", &|place| mode(place, 0o702), false),
+        ("an ACL", &|place| set_acl(&place.path(""), 7), true),
+        ("an ACL for reading", &|place| set_acl(&place.path(""), 5), false),
+    ];
+    for (what, prepare, is_refused) in cases {
+        let place = place();
+        let repository = place.repository("sample");
+        commands(&repository, &[("job", "true")]);
+        if !prepare(&place) {
+            continue;
+        }
+        let ended = built(&place, &repository, "off");
+        assert_eq!(ended.status.success(), !is_refused, "{what}: {}", ended.stderr);
+        let told = format!("`daemon` may change {}", place.path("").display());
+        let told = told.trim_end_matches('/');
+        assert_eq!(ended.stderr.contains(told), is_refused, "{what}: {}", ended.stderr);
+    }
 }
 
 #[test]
