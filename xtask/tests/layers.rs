@@ -104,6 +104,7 @@ const BRIGANDINE: &[Room] = &[
     room("context", &["context"], &["model", "log", "store", "health", "http"]),
     room("api", &["api"], &["os", "model", "config", "log", "store", "wire", "http", "context"]),
     room("web", &["web"], &["os", "model", "config", "log", "store", "health", "http", "context"]),
+    room("probes", &["probes"], &["health", "http", "context"]),
     room(
         "app",
         &["app"],
@@ -122,7 +123,7 @@ const BRIGANDINE: &[Room] = &[
             "retention",
         ],
     ),
-    room("site", &["site"], &["config", "http", "context", "api", "web", "app"]),
+    room("site", &["site"], &["config", "http", "context", "api", "web", "probes", "app"]),
     room(
         "command",
         &["command", "cli"],

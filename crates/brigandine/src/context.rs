@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, watch};
 use crate::health::Health;
 use crate::http::{HttpError, Result, Token, closed, stream};
 use crate::log::{LogReader, Logs};
-use crate::model::{Actions, Build, Event, Unused};
+use crate::model::{Actions, Build, Event, Tasks, Unused};
 use crate::store::{Database, Snapshot};
 
 /// What the handlers share. Clones share the same parts.
@@ -27,6 +27,8 @@ pub(crate) struct Parts {
     pub(crate) logs: Logs,
     /// What the server waits for, such as room on a full disk.
     pub(crate) health: Health,
+    /// Says which tasks of the server run.
+    pub(crate) tasks: Box<dyn Fn() -> Tasks + Send + Sync>,
     /// The parts of the specification files that the server does not use.
     pub(crate) unused: watch::Receiver<Vec<Unused>>,
     /// The state directory. Paths of products are relative to it.
@@ -95,6 +97,11 @@ impl Context {
         &self.0.health
     }
 
+    /// Which tasks of the server run.
+    pub(crate) fn tasks(&self) -> Tasks {
+        (self.0.tasks)()
+    }
+
     /// The parts of the specification files that the server does not use.
     pub(crate) fn unused(&self) -> Vec<Unused> {
         self.0.unused.borrow().clone()
@@ -116,6 +123,11 @@ impl Context {
         ))?;
         token.check(headers)?;
         Ok(&*self.0.actions)
+    }
+
+    /// Whether the server has begun to shut down.
+    pub(crate) fn is_closing(&self) -> bool {
+        *self.0.closing.borrow()
     }
 
     /// A receiver whose value becomes true when the server begins to shut down.

@@ -6,6 +6,7 @@
 //! | less than the reserve is free | the watching thread, several times a second if something runs | it finds more |
 //! | a build or evaluation met a full disk | the caller of [`Run::met_full_disk`] | more is free than before it started, or [`AGAIN`] has passed |
 //! | the database cannot be read or written | [`Health::retry`] | a call succeeds; after a failed write, a write |
+//! | the database accepts no write | [`Health::watch_writes`], each second | the database accepts one |
 //!
 //! After a failed write a read that succeeds does not end the failure, because reads work while another program has the
 //! file locked.
@@ -14,6 +15,8 @@
 //!   on a thread that may block. [`Health::stop`] ends every wait for the database.
 //!
 //! Each mutex here is held only for a moment, and never two at once.
+
+mod writes;
 
 use crate::model::{self, Event};
 use crate::store::{self, Database, DatabaseError, Snapshot, Transaction};
@@ -109,6 +112,7 @@ struct Shared {
     free: AtomicU64,
     /// The number of running builds and evaluations.
     running: AtomicUsize,
+    empty_write: Mutex<writes::EmptyWrite>,
     stop: watch::Sender<bool>,
     events: broadcast::Sender<Event>,
     /// The thread that looks. It is woken when something starts to run. Set once.
@@ -214,6 +218,7 @@ impl Health {
             full_at: Mutex::default(),
             free: AtomicU64::new(u64::MAX),
             running: AtomicUsize::new(0),
+            empty_write: Mutex::default(),
             stop: watch::Sender::new(false),
             events,
             watcher: Mutex::default(),

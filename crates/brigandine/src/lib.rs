@@ -16,6 +16,7 @@ pub mod model;
 mod monitor;
 mod os;
 mod outputs;
+mod probes;
 mod retention;
 mod site;
 pub mod store;

@@ -1,4 +1,4 @@
-//! The site: one router for the API and the pages, and the HTTP server of a running program.
+//! The site: one router for the API, the pages and the probes, and the HTTP server of a running program.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,21 +13,23 @@ use tokio::task::JoinHandle;
 
 use crate::app::App;
 use crate::context::{Context, Parts};
-use crate::http::{self, Path, Token};
-use crate::{api, config, web};
+use crate::http::{self, Path, Routes, Token};
+use crate::{api, config, probes, web};
 
 /// The route of a build, with one address for people and programs.
 pub(crate) const BUILD: &str = "/build/{id}";
 
-/// The routes of the API and the pages.
-pub(crate) fn router(context: Context) -> Router {
-    Router::new()
+/// The routes of the API, the pages and the probes.
+pub(crate) fn routes(context: Context) -> Routes {
+    let router = Router::new()
         .merge(api::router())
         .merge(web::router())
+        .merge(probes::router())
         .route(BUILD, get(build))
         .fallback(web::unknown_path)
         .method_not_allowed_fallback(http::wrong_method)
-        .with_state(context)
+        .with_state(context);
+    Routes { router, at_once: probes::PATHS }
 }
 
 /// Answers with a page if the request accepts HTML by name, as browsers do, and with JSON otherwise.
@@ -44,9 +46,10 @@ async fn build(
     response
 }
 
-/// A router that answers every request with the reason `why` while the server waits to start.
-pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
-    web::waiting(why)
+/// The routes of a server that waits to start: the probes, and the reason `why` for every other request.
+pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Routes {
+    let router = probes::waiting(Arc::clone(&why)).merge(web::waiting(why));
+    Routes { router, at_once: probes::PATHS }
 }
 
 /// The HTTP server of a running program.
@@ -67,6 +70,10 @@ impl Web {
             }),
             logs: app.logs().clone(),
             health: app.health().clone(),
+            tasks: Box::new({
+                let app = app.clone();
+                move || app.tasks()
+            }),
             unused: app.unused(),
             state: app.state().to_owned(),
             systems: app.systems().to_vec(),
@@ -74,7 +81,7 @@ impl Web {
             token,
             actions: Box::new(app.clone()),
         });
-        let task = tokio::spawn(http::serve(listener, router(context), web, closed));
+        let task = tokio::spawn(http::serve(listener, routes(context), web, closed));
         Self { closing, task }
     }
 

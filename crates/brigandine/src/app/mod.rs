@@ -30,7 +30,7 @@ use crate::build::{Builder, LocalExecutor, Stop};
 use crate::config::Config;
 use crate::health::{self, Health};
 use crate::log::Logs;
-use crate::model::{self, BuildId, Event, Specification, SpecificationId, Unused};
+use crate::model::{self, BuildId, Event, Specification, SpecificationId, Tasks, Unused};
 use crate::monitor;
 use crate::os::state_dir::StateDir;
 use crate::retention::Retention;
@@ -43,6 +43,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
+
+/// The name of the builder's task.
+const BUILDER: &str = "the builder";
 
 /// The server without HTTP. Clones share one server.
 #[derive(Debug, Clone)]
@@ -75,7 +78,7 @@ struct Shared {
     executor: Mutex<Option<LocalExecutor>>,
     /// The specifications that have monitors. Lock order: before `running`.
     watched: Mutex<HashMap<SpecificationId, Watched>>,
-    /// The running tasks except the builder's, with their names. At most one for each specification, and four more.
+    /// The running tasks except the builder's, with their names. At most one for each specification, and five more.
     running: Mutex<Vec<(String, JoinHandle<()>)>>,
     builder_task: Mutex<Option<JoinHandle<()>>>,
     /// Whether specifications get monitors: true from `run` until `shutdown`. `sync` reads the flag without `watched`
@@ -225,6 +228,27 @@ impl App {
     /// The state directory.
     pub(crate) fn state(&self) -> &Path {
         &self.shared.config.state
+    }
+
+    /// Which tasks run.
+    pub(crate) fn tasks(&self) -> Tasks {
+        let shared = &self.shared;
+        let mut tasks = Tasks::default();
+        if let Some((part, why)) = &*shared.failed.borrow() {
+            tasks.faults.push(format!("A required task exited: {part}: {why}."));
+        }
+        if !shared.monitored.load(Ordering::SeqCst) {
+            tasks.faults.push("Nothing is evaluated: the server starts, ends, or runs with --one-shot.".to_owned());
+        }
+        let builder = shared.builder_task.lock().unwrap_or_else(PoisonError::into_inner);
+        if builder.as_ref().is_some_and(|task| !task.is_finished()) {
+            tasks.running.push(BUILDER.to_owned());
+        }
+        drop(builder);
+        let running = shared.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let alive = running.iter().filter(|(_, task)| !task.is_finished());
+        tasks.running.extend(alive.map(|(name, _)| name.clone()));
+        tasks
     }
 
     /// Wakes the builder, because a build was registered directly in the database.

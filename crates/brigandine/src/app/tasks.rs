@@ -1,9 +1,9 @@
 //! The tasks of the running server: the builder, a monitor for each specification, the wake socket, retention, and the
-//! checks of the state directory and of the specification files. Each task is required: if it ends with an error or a
+//! checks of the state directory, of the database and of the specification files. Each task is required: if it ends with an error or a
 //! panic, the server ends.
 
 use super::wake::wake_socket;
-use super::{App, AppError, RunningServer, Shared, Watched};
+use super::{App, AppError, BUILDER, RunningServer, Shared, Watched};
 use crate::build::{BuilderSettings, DispatchEvent, LocalDispatcher};
 use crate::health;
 use crate::model::{self, Cancel, Event};
@@ -37,6 +37,11 @@ impl App {
         self.listen()?;
         let shared = Arc::clone(&self.shared);
         self.spawn("the state directory", async move { shared.watch_state().await });
+        let (health, database) =
+            (self.shared.health.clone(), self.shared.main.client("probe"));
+        self.spawn("the check of the database", async move {
+            health.watch_writes(&database).await.map_err(|error| model::with_causes(&error))
+        });
         let shared = Arc::clone(&self.shared);
         self.spawn("the retention", async move {
             shared.retain().await;
@@ -139,7 +144,7 @@ impl App {
             shared.events.clone(),
         );
         let task =
-            self.watch("the builder", async { work.await.map_err(|e| model::with_causes(&e)) });
+            self.watch(BUILDER, async { work.await.map_err(|e| model::with_causes(&e)) });
         *shared.builder_task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 

@@ -228,8 +228,8 @@ impl Waiting {
         if let Some(listener) = self.listener.take() {
             let listener = TcpListener::from_std(listener).map_err(cannot_listen)?;
             let (closing, closed) = watch::channel(false);
-            let router = site::waiting(Arc::clone(&self.why));
-            let task = tokio::spawn(http::serve(listener, router, self.web.clone(), closed));
+            let routes = site::waiting(Arc::clone(&self.why));
+            let task = tokio::spawn(http::serve(listener, routes, self.web.clone(), closed));
             self.site = Some((closing, task));
             if let Some(address) = self.address {
                 say_address(address);

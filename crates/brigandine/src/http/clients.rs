@@ -6,8 +6,8 @@
 //!
 //! | state of a connection | since | left by |
 //! |---|---|---|
-//! | waiting | it was accepted, its last answer was made, or a request's head came | [`Answering::turn`] |
-//! | answering | [`Answering::turn`] | the drop of [`Answering`] |
+//! | waiting | it was accepted, its last answer was made, or a request's head came | [`Answering::at_once`] |
+//! | answering | [`Answering::at_once`] | the drop of [`Answering`] |
 //! | leaving | it was chosen to make room | the drop of its [`Permit`]; until then no sum includes it |
 //!
 //! In each state a connection is also *stalled* while the kernel takes no more bytes for its client (`socket.rs`).
@@ -409,11 +409,19 @@ pub(super) struct Answering {
 impl Answering {
     /// Runs `work` once the client has a turn. The request must have arrived completely.
     pub(super) async fn turn<T>(&self, work: impl Future<Output = T>) -> T {
+        self.at_once(async {
+            // The result is ignored, because the semaphore is never closed.
+            let _turn = self.turns.acquire().await;
+            work.await
+        })
+        .await
+    }
+
+    /// Like [`Answering::turn`], but does not wait for a turn.
+    pub(super) async fn at_once<T>(&self, work: impl Future<Output = T>) -> T {
         if let Some(connection) = self.permit.clients.state().connections.get_mut(&self.permit.id) {
             (connection.answering, connection.since) = (true, Instant::now());
         }
-        // The result is ignored, because the semaphore is never closed.
-        let _turn = self.turns.acquire().await;
         work.await
     }
 

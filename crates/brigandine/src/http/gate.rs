@@ -1,8 +1,8 @@
 //! The checks that a request passes before its route sees it, and the accounting of the answer.
 //!
 //! The order: check the target and the host; find the client that sent the request; read and drop the body (no route
-//! takes one); wait for the client's turn; call the route. The bytes of the answer are counted for the client until
-//! they are sent.
+//! takes one); wait for the client's turn, unless the route is answered at once; call the route. The bytes of the answer
+//! are counted for the client until they are sent.
 
 use std::convert::Infallible;
 use std::io;
@@ -41,6 +41,8 @@ const BODY_BYTES_MAX: u64 = 1 << 20;
 /// Answers the requests of one connection.
 pub(super) struct Gate {
     pub(super) router: TowerToHyperService<Router>,
+    /// See [`Routes`](super::Routes).
+    pub(super) at_once: &'static [&'static str],
     pub(super) web: Arc<Web>,
     pub(super) permit: Arc<Permit>,
     pub(super) flags: Arc<Flags>,
@@ -80,7 +82,10 @@ impl Gate {
             parts.headers.remove(header::RANGE);
         }
         let request = Request::from_parts(parts, Body::empty());
-        let answered = answering.turn(self.router.call(request)).await;
+        let at_once = self.at_once.contains(&request.uri().path());
+        let answer = self.router.call(request);
+        let answered =
+            if at_once { answering.at_once(answer).await } else { answering.turn(answer).await };
         let response = answered.unwrap_or_else(|never: Infallible| match never {});
         let goes_on = response.extensions().get::<Streaming>().is_some();
         let response = if goes_on {

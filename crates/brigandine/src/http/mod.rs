@@ -23,7 +23,7 @@ pub(crate) use download::file;
 pub(crate) use error::{HttpError, Result, wrong_method};
 pub(crate) use query::{Path, Query};
 pub(crate) use range::{Wanted, describe, tag, wanted};
-pub(crate) use server::{closed, serve};
+pub(crate) use server::{Routes, closed, serve};
 pub(crate) use stream::{Sender, stream};
 pub use token::Token;
 

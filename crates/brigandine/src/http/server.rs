@@ -49,16 +49,25 @@ const REFUSED_MAX: usize = 16;
 /// The pause after the process or machine had no room for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// What a server answers.
+pub(crate) struct Routes {
+    pub(crate) router: Router,
+    /// The paths of requests that do not wait for a turn of their client. Their answers take little time, and wait
+    /// neither for the database nor for a disk.
+    pub(crate) at_once: &'static [&'static str],
+}
+
 /// Answers requests until `closing` becomes true. Then answers the open requests, within [`CLOSE_TIME`], and returns.
 pub(crate) async fn serve(
     listener: TcpListener,
-    router: Router,
+    routes: Routes,
     web: Web,
     mut closing: watch::Receiver<bool>,
 ) {
     let bounds = bounds(&web);
     let server = Arc::new(Server {
-        router: TowerToHyperService::new(router),
+        router: TowerToHyperService::new(routes.router),
+        at_once: routes.at_once,
         clients: Clients::new(bounds),
         web: Arc::new(web),
         refused: Arc::new(Semaphore::new(REFUSED_MAX)),
@@ -130,6 +139,7 @@ fn has_no_room(error: &io::Error) -> bool {
 /// What all connections share.
 struct Server {
     router: TowerToHyperService<Router>,
+    at_once: &'static [&'static str],
     clients: Arc<Clients>,
     web: Arc<Web>,
     /// One permit for each refused connection that may linger.
@@ -183,6 +193,7 @@ impl Server {
             Socket::new(Arc::clone(&stream), Arc::clone(&permit), Arc::clone(&flags), time);
         let gate = Arc::new(Gate {
             router: self.router.clone(),
+            at_once: self.at_once,
             web: Arc::clone(&self.web),
             permit: Arc::clone(&permit),
             flags: Arc::clone(&flags),

@@ -13,6 +13,7 @@ mod log_name;
 mod output_path;
 mod specification;
 mod status;
+mod tasks;
 mod text;
 mod time;
 mod unused;
@@ -32,6 +33,7 @@ pub use specification::{
     Evaluator, Input, Keep, Look, Reference, Specification, SpecificationState,
 };
 pub use status::{BuildStatus, EvaluationStatus, Weather};
+pub use tasks::Tasks;
 pub use text::{MESSAGE_BYTES_MAX, is_steering, lines, one_line, size, with_causes};
 pub use time::{Timestamp, now};
 pub use unused::{Unused, UnusedPart};

@@ -2,7 +2,7 @@
 //! client sees.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,13 +10,15 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::JoinHandle;
 
-use super::router;
+use super::routes;
 use crate::config::Web;
 use crate::context::{Context, Parts};
 use crate::health::Health;
 use crate::http::{Token, closed, serve};
 use crate::log::Logs;
-use crate::model::{Action, Actions, BuildId, Cancel, Event, Restart, Unused, UnusedPart};
+use crate::model::{
+    Action, Actions, BuildId, Cancel, Event, Restart, Tasks, Unused, UnusedPart,
+};
 use crate::store::Database;
 
 /// The time limit of every wait in a test.
@@ -26,6 +28,9 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 pub(crate) struct Served {
     pub(crate) state: tempfile::TempDir,
     pub(crate) logs: Logs,
+    pub(crate) health: Health,
+    /// What the site is told of the server's tasks.
+    pub(crate) tasks: Arc<Mutex<Tasks>>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) closing: watch::Sender<bool>,
     /// Gets a permit for each request that is being answered until the server closes.
@@ -72,6 +77,7 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
     let (events, _) = broadcast::channel(16);
     let (closing, closed) = watch::channel(false);
     let busy = Arc::new(Semaphore::new(0));
+    let (health, tasks) = (Health::unwatched(), Arc::<Mutex<Tasks>>::default());
     let context = Context::new(Parts {
         database,
         events: Box::new({
@@ -79,7 +85,11 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
             move || events.subscribe()
         }),
         logs: logs.clone(),
-        health: Health::unwatched(),
+        health: health.clone(),
+        tasks: Box::new({
+            let tasks = Arc::clone(&tasks);
+            move || tasks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        }),
         unused: unused(),
         state: state.path().to_owned(),
         systems: vec!["x86_64-linux".to_owned()],
@@ -89,8 +99,8 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let server = tokio::spawn(serve(listener, router(context), web, closed));
-    Served { state, logs, events, closing, busy, address, server }
+    let server = tokio::spawn(serve(listener, routes(context), web, closed));
+    Served { state, logs, health, tasks, events, closing, busy, address, server }
 }
 
 /// One unused part of each kind.

@@ -279,8 +279,31 @@ fn a_server_that_starts_while_the_database_is_locked_waits_and_says_so() {
     let address = address(&server);
     let page = text(&address, "/");
     assert!(page.contains("503") && page.contains("the server waits to start"), "{page}");
+    assert!(text(&address, "/healthz").contains("200 OK"), "its process answers");
+    let readiness = text(&address, "/readyz");
+    assert!(readiness.contains("503"), "{readiness}");
+    assert!(readiness.contains("not ready\nthe server waits to start"), "{readiness}");
     other.execute_batch("ROLLBACK").expect("let go");
     until(|| text(&address, "/build/1"), |page| page.contains("succeeded"));
+    until(|| text(&address, "/readyz"), |readiness| readiness.contains("200 OK"));
+    server.signal("TERM");
+    assert!(server.end().success());
+}
+
+#[test]
+fn an_idle_server_notices_that_the_database_is_locked_and_says_so_to_monitors() {
+    let place = place(&[("job", "command = \"true\"")]);
+    let server = Process::start(place.command(&[]));
+    let address = address(&server);
+    until(|| text(&address, "/build/1"), |page| page.contains("succeeded"));
+    until(|| text(&address, "/readyz"), |readiness| readiness.contains("200 OK"));
+    let other = place.database();
+    other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    let readiness = until(|| text(&address, "/readyz"), |readiness| readiness.contains("503"));
+    assert!(readiness.contains("The database"), "{readiness}");
+    assert!(text(&address, "/healthz").contains("200 OK"), "its process answers");
+    other.execute_batch("ROLLBACK").expect("let go");
+    until(|| text(&address, "/readyz"), |readiness| readiness.contains("200 OK"));
     server.signal("TERM");
     assert!(server.end().success());
 }

@@ -1,0 +1,10 @@
+//! The tasks of a running server.
+
+/// Which tasks of the server run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tasks {
+    /// The names of those that run.
+    pub running: Vec<String>,
+    /// Why the server does not do its work, in sentences for people; empty: all required tasks run.
+    pub faults: Vec<String>,
+}

@@ -1,0 +1,67 @@
+//! `/readyz`: the database can be written, and the required tasks run. If not, the answer says why.
+
+use std::sync::{Mutex, PoisonError};
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use serde::Serialize;
+
+use super::not_kept;
+use crate::context::Context;
+use crate::http::{json, text};
+
+/// The answer as JSON.
+#[derive(Debug, Serialize)]
+struct Readiness {
+    ready: bool,
+    /// Why the server is not ready, in sentences for people.
+    reasons: Vec<String>,
+    /// What else people should know, such as that nothing is started while a disk has little room; usually empty.
+    notice: String,
+    /// The names of the tasks that run.
+    tasks: Vec<String>,
+}
+
+/// 200, or 503 with the reasons: as text, and as JSON for requests that accept it by name.
+pub(super) async fn answer(State(context): State<Context>, headers: HeaderMap) -> Response {
+    let tasks = context.tasks();
+    let mut reasons = tasks.faults;
+    if context.is_closing() {
+        reasons.push("The server ends.".to_owned());
+    }
+    reasons.extend(context.health().unwritable());
+    let notice = context.health().notice();
+    let ready = reasons.is_empty();
+    say(&Readiness { ready, reasons, notice, tasks: tasks.running }, &headers)
+}
+
+/// The answer of a server that waits to start.
+pub(super) fn waiting(why: &Mutex<String>, headers: &HeaderMap) -> Response {
+    let reasons = vec![why.lock().unwrap_or_else(PoisonError::into_inner).clone()];
+    say(&Readiness { ready: false, reasons, notice: String::new(), tasks: Vec::new() }, headers)
+}
+
+fn say(readiness: &Readiness, headers: &HeaderMap) -> Response {
+    let status = match readiness.ready {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let mut response = if wants_json(headers) {
+        json(status, readiness)
+    } else {
+        let first = if readiness.ready { "ready" } else { "not ready" };
+        let lines = std::iter::once(first).chain(readiness.reasons.iter().map(String::as_str));
+        let notice = Some(&*readiness.notice).filter(|notice| !notice.is_empty());
+        let lines = lines.chain(notice);
+        text(status, lines.map(|line| format!("{line}\n")).collect::<String>())
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    not_kept(response)
+}
+
+/// Whether a request accepts JSON by name.
+fn wants_json(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("application/json"))
+}
