@@ -77,6 +77,7 @@ const LOCKKEEPER: &[Room] = &[
 const BRIGANDINE: &[Room] = &[
     room("os", &["os"], &[]),
     room("model", &["model"], &["os"]),
+    room("measure", &["measure"], &["model"]),
     room("config", &["config"], &["os", "model"]),
     room("input", &["input"], &["os", "model", "config"]),
     room("log", &["log"], &["os", "model"]),
@@ -88,29 +89,33 @@ const BRIGANDINE: &[Room] = &[
     room(
         "build",
         &["build"],
-        &["os", "model", "config", "input", "log", "outputs", "store", "health"],
+        &["os", "model", "measure", "config", "input", "log", "outputs", "store", "health"],
     ),
     room(
         "monitor",
         &["monitor"],
-        &["os", "model", "config", "input", "log", "outputs", "store", "health", "evaluate"],
+        &[
+            "os", "model", "measure", "config", "input", "log", "outputs", "store", "health",
+            "evaluate",
+        ],
     ),
     room(
         "retention",
         &["retention"],
         &["os", "model", "config", "input", "log", "outputs", "store"],
     ),
-    room("http", &["http"], &["os", "model", "config", "health"]),
-    room("context", &["context"], &["model", "log", "store", "health", "http"]),
+    room("http", &["http"], &["os", "model", "measure", "config", "health"]),
+    room("context", &["context"], &["model", "measure", "log", "store", "health", "http"]),
     room("api", &["api"], &["os", "model", "config", "log", "store", "wire", "http", "context"]),
     room("web", &["web"], &["os", "model", "config", "log", "store", "health", "http", "context"]),
-    room("probes", &["probes"], &["health", "http", "context"]),
+    room("probes", &["probes"], &["os", "model", "measure", "store", "health", "http", "context"]),
     room(
         "app",
         &["app"],
         &[
             "os",
             "model",
+            "measure",
             "config",
             "input",
             "log",

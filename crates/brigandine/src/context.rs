@@ -8,8 +8,9 @@ use axum::response::Response;
 use tokio::sync::{broadcast, watch};
 
 use crate::health::Health;
-use crate::http::{HttpError, Result, Token, closed, stream};
+use crate::http::{HttpError, HttpMeters, Result, Token, closed, stream};
 use crate::log::{LogReader, Logs};
+use crate::measure::Meters;
 use crate::model::{Actions, Build, Event, Tasks, Unused};
 use crate::store::{Database, Snapshot};
 
@@ -27,6 +28,10 @@ pub(crate) struct Parts {
     pub(crate) logs: Logs,
     /// What the server waits for, such as room on a full disk.
     pub(crate) health: Health,
+    /// What the server counts, apart from the web server.
+    pub(crate) meters: Arc<Meters>,
+    /// What the web server counts.
+    pub(crate) http_meters: Arc<HttpMeters>,
     /// Says which tasks of the server run.
     pub(crate) tasks: Box<dyn Fn() -> Tasks + Send + Sync>,
     /// The parts of the specification files that the server does not use.
@@ -95,6 +100,21 @@ impl Context {
     /// What the server waits for, such as room on a full disk.
     pub(crate) fn health(&self) -> &Health {
         &self.0.health
+    }
+
+    /// The database, with the queue of the web server.
+    pub(crate) fn database(&self) -> &Database {
+        &self.0.database
+    }
+
+    /// What the server counts, apart from the web server.
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.0.meters
+    }
+
+    /// What the web server counts.
+    pub(crate) fn http_meters(&self) -> &Arc<HttpMeters> {
+        &self.0.http_meters
     }
 
     /// Which tasks of the server run.

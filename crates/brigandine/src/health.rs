@@ -16,14 +16,18 @@
 //!
 //! Each mutex here is held only for a moment, and never two at once.
 
+mod disks;
 mod writes;
+
+pub(crate) use disks::Disk;
 
 use crate::model::{self, Event};
 use crate::store::{self, Database, DatabaseError, Snapshot, Transaction};
+use disks::Space;
 use lockkeeper::ErrorKind;
 use rusqlite::ErrorCode;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -41,9 +45,6 @@ const AGAIN: Duration = Duration::from_secs(20);
 const RESERVE_MAX: u64 = 512 << 20;
 /// A file system is full if it has fewer free bytes than this, or, if it is small, fewer than a hundredth of its size.
 const FULL: u64 = 8 << 20;
-/// A file system that bounds the number of its files is full if fewer new files can be made than this, or, if it is
-/// small, fewer than a hundredth of that number.
-const FILES: u64 = 64;
 
 /// Whether an error of the database is temporary: the disk is full or does not answer, or another program has the file
 /// locked.
@@ -110,6 +111,8 @@ struct Shared {
     full_at: Mutex<Option<Instant>>,
     /// The free bytes that the last look found, on the file system that has the least; `u64::MAX`: none was found.
     free: AtomicU64,
+    /// The file systems that the last look found.
+    disks: Mutex<Vec<Disk>>,
     /// The number of running builds and evaluations.
     running: AtomicUsize,
     empty_write: Mutex<writes::EmptyWrite>,
@@ -163,28 +166,6 @@ impl State {
     }
 }
 
-/// The room on a file system.
-#[derive(Debug, Clone, Copy)]
-struct Space {
-    free: u64,
-    total: u64,
-    /// `true`: hardly any more files can be made.
-    out_of_files: bool,
-}
-
-impl Space {
-    fn of(folder: &Path) -> Option<Self> {
-        let found = rustix::fs::statvfs(folder).ok()?;
-        // Blocks that are reserved for root are not counted as free, because builds may run as another user.
-        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-        Some(Self {
-            free: bytes(found.f_bavail),
-            total: bytes(found.f_blocks),
-            out_of_files: found.f_files > 0 && found.f_favail < FILES.min(found.f_files / 100),
-        })
-    }
-}
-
 impl Health {
     /// Watches the file systems of these folders. Nothing is started while fewer than `reserve` bytes are free.
     ///
@@ -217,6 +198,7 @@ impl Health {
             state: watch::Sender::new(State::default()),
             full_at: Mutex::default(),
             free: AtomicU64::new(u64::MAX),
+            disks: Mutex::default(),
             running: AtomicUsize::new(0),
             empty_write: Mutex::default(),
             stop: watch::Sender::new(false),
@@ -267,6 +249,11 @@ impl Health {
         }
     }
 
+    /// The file systems of the state directory, as the last look found them.
+    pub(crate) fn disks(&self) -> Vec<Disk> {
+        lock(&self.shared.disks).clone()
+    }
+
     /// Notes that a build or evaluation starts.
     pub(crate) fn begin(&self) -> Run {
         self.shared.running.fetch_add(1, Ordering::Relaxed);
@@ -281,8 +268,10 @@ impl Health {
     fn look(&self) {
         let shared = &self.shared;
         let (mut low, mut full, mut least) = (None, false, u64::MAX);
-        for folder in &shared.folders {
-            let Some(space) = Space::of(folder) else { continue };
+        let folders = shared.folders.iter();
+        let found: Vec<_> = folders.filter_map(|it| Some((it, Space::of(it)?))).collect();
+        *lock(&shared.disks) = disks::distinct(&found);
+        for (folder, space) in found {
             let hundredth = space.total / 100;
             least = least.min(space.free);
             full |= space.out_of_files || space.free < FULL.min(hundredth);

@@ -12,6 +12,7 @@ mod health;
 mod http;
 mod input;
 mod log;
+mod measure;
 pub mod model;
 mod monitor;
 mod os;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
@@ -21,15 +22,17 @@ pub(crate) const BUILD: &str = "/build/{id}";
 
 /// The routes of the API, the pages and the probes.
 pub(crate) fn routes(context: Context) -> Routes {
+    let meters = Arc::clone(context.http_meters());
     let router = Router::new()
         .merge(api::router())
         .merge(web::router())
         .merge(probes::router())
         .route(BUILD, get(build))
+        .route_layer(middleware::from_fn(http::note_route))
         .fallback(web::unknown_path)
         .method_not_allowed_fallback(http::wrong_method)
         .with_state(context);
-    Routes { router, at_once: probes::PATHS }
+    Routes { router, at_once: probes::PATHS, meters }
 }
 
 /// Answers with a page if the request accepts HTML by name, as browsers do, and with JSON otherwise.
@@ -49,7 +52,7 @@ async fn build(
 /// The routes of a server that waits to start: the probes, and the reason `why` for every other request.
 pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Routes {
     let router = probes::waiting(Arc::clone(&why)).merge(web::waiting(why));
-    Routes { router, at_once: probes::PATHS }
+    Routes { router, at_once: probes::PATHS, meters: Arc::default() }
 }
 
 /// The HTTP server of a running program.
@@ -70,6 +73,8 @@ impl Web {
             }),
             logs: app.logs().clone(),
             health: app.health().clone(),
+            meters: Arc::clone(app.meters()),
+            http_meters: Arc::default(),
             tasks: Box::new({
                 let app = app.clone();
                 move || app.tasks()

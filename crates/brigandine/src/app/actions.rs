@@ -19,6 +19,7 @@ impl App {
         let canceled = self.shared.web.write(move |tx| store::cancel(tx, id, now)).await?;
         match &canceled {
             Cancel::Done(changed) => {
+                self.shared.meters.builds_changed(changed);
                 model::publish(&self.shared.events, changed);
                 self.shared.builder.wake();
             }

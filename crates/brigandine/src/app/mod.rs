@@ -30,6 +30,7 @@ use crate::build::{Builder, LocalExecutor, Stop};
 use crate::config::Config;
 use crate::health::{self, Health};
 use crate::log::Logs;
+use crate::measure::Meters;
 use crate::model::{self, BuildId, Event, Specification, SpecificationId, Tasks, Unused};
 use crate::monitor;
 use crate::os::state_dir::StateDir;
@@ -64,6 +65,7 @@ struct Shared {
     web: Database,
     logs: Logs,
     health: Health,
+    meters: Arc<Meters>,
     events: broadcast::Sender<Event>,
     builder: Builder,
     retention: Retention,
@@ -78,7 +80,7 @@ struct Shared {
     executor: Mutex<Option<LocalExecutor>>,
     /// The specifications that have monitors. Lock order: before `running`.
     watched: Mutex<HashMap<SpecificationId, Watched>>,
-    /// The running tasks except the builder's, with their names. At most one for each specification, and five more.
+    /// The running tasks except the builder's, with their names. At most one for each specification, and six more.
     running: Mutex<Vec<(String, JoinHandle<()>)>>,
     builder_task: Mutex<Option<JoinHandle<()>>>,
     /// Whether specifications get monitors: true from `run` until `shutdown`. `sync` reads the flag without `watched`
@@ -213,6 +215,11 @@ impl App {
     /// What the server waits for.
     pub(crate) fn health(&self) -> &Health {
         &self.shared.health
+    }
+
+    /// What the server counts.
+    pub(crate) fn meters(&self) -> &Arc<Meters> {
+        &self.shared.meters
     }
 
     /// The build logs.

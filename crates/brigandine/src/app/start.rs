@@ -8,6 +8,7 @@ use crate::evaluate::EvaluatorSettings;
 use crate::health::Health;
 use crate::input::{Checkouts, Repositories};
 use crate::log::Logs;
+use crate::measure::Meters;
 use crate::monitor::{self, Scheduled, Turns};
 use crate::os::state_dir::StateDir;
 use crate::outputs::Outputs;
@@ -107,7 +108,8 @@ impl App {
         let outputs = executor.outputs();
         let retention =
             Retention::new(&database, outputs, logs.clone(), config.keep, events.clone());
-        let builder = Builder::new();
+        let meters = Arc::new(Meters::default());
+        let builder = Builder::new(Arc::clone(&meters));
         let systems = vec![format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)];
         let monitors = monitor::Shared {
             database: database.client("evaluation"),
@@ -134,6 +136,7 @@ impl App {
                 let builder = builder.clone();
                 move || builder.wake()
             })),
+            meters: Arc::clone(&meters),
             events: events.clone(),
             fetches: Arc::new(Turns::new(FETCHES.0, FETCHES.1)),
             evaluations: Turns::new(EVALUATIONS.0, EVALUATIONS.1),
@@ -143,6 +146,7 @@ impl App {
             main: database,
             logs,
             health,
+            meters,
             events,
             builder,
             retention,

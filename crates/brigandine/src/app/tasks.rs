@@ -42,6 +42,14 @@ impl App {
         self.spawn("the check of the database", async move {
             health.watch_writes(&database).await.map_err(|error| model::with_causes(&error))
         });
+        let (meters, mut stop) = (Arc::clone(&self.shared.meters), self.shared.stop.subscribe());
+        self.spawn("the measurement of the scheduler's lag", async move {
+            tokio::select! {
+                () = meters.measure_lag() => {}
+                () = stopped(&mut stop) => {}
+            }
+            Ok(())
+        });
         let shared = Arc::clone(&self.shared);
         self.spawn("the retention", async move {
             shared.retain().await;

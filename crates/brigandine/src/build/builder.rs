@@ -1,6 +1,8 @@
 //! The handle on the builder's loop: the settings, and how to wake and stop the loop.
 
-use crate::model::BuildId;
+use super::end::Running;
+use crate::measure::Meters;
+use crate::model::{BuildId, Changed};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,11 +55,12 @@ pub(super) struct Shared {
     /// build removes its entry.
     pub(super) cancel: Mutex<HashSet<(BuildId, i64)>>,
     pub(super) started: broadcast::Sender<(BuildId, Instant)>,
+    pub(super) meters: Arc<Meters>,
 }
 
 impl Builder {
-    /// A builder whose loop does not run yet.
-    pub(crate) fn new() -> Self {
+    /// A builder whose loop does not run yet. It counts the ends of builds in `meters`.
+    pub(crate) fn new(meters: Arc<Meters>) -> Self {
         let shared = Shared {
             wake: Notify::new(),
             wanted: AtomicU64::new(1),
@@ -65,6 +68,7 @@ impl Builder {
             stop: watch::Sender::new(Stop::No),
             cancel: Mutex::default(),
             started: broadcast::Sender::new(1024),
+            meters,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -100,6 +104,15 @@ impl Builder {
     /// Reports when the processes of builds start, for measurements.
     pub(crate) fn starts(&self) -> broadcast::Receiver<(BuildId, Instant)> {
         self.shared.started.subscribe()
+    }
+
+    /// Counts builds that have a new status, after the commit. `finished` is the one whose attempt has ended them.
+    pub(super) fn count(&self, changed: &[Changed], finished: Option<&Running>) {
+        let meters = &self.shared.meters;
+        meters.builds_changed(changed);
+        if let Some(finished) = finished.filter(|_| !changed.is_empty()) {
+            meters.build_times.record(finished.started.1.elapsed());
+        }
     }
 
     pub(super) fn cancel_set(&self) -> std::sync::MutexGuard<'_, HashSet<(BuildId, i64)>> {

@@ -115,7 +115,7 @@ async fn bench_with(jobs: usize, max_jobs: usize, more: &'static str) -> Bench {
     let (report, events) = mpsc::channel(100);
     let publish = broadcast::Sender::new(100);
     let published = publish.subscribe();
-    let builder = Builder::new();
+    let builder = Builder::new(std::sync::Arc::default());
     let settings = BuilderSettings {
         max_jobs,
         systems: vec!["s".to_owned()],

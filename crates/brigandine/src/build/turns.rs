@@ -400,6 +400,8 @@ impl<D: Dispatcher> Loop<D> {
             End::Lost { .. } => self.remove_log(name),
             End::Abandoned(abandoned) => self.note_abandoned(abandoned),
         }
+        let finished = ended.as_ref().filter(|_| matches!(end, End::Finished(..)));
+        self.builder.count(changed, finished);
         model::publish(&self.publish, changed); // BUILD4
     }
 

@@ -277,6 +277,12 @@ impl Clients {
         Ok(Permit { clients: Arc::clone(self), id, leave })
     }
 
+    /// How many connections and streams there are, and how many bytes of answers are not sent yet.
+    pub(super) fn held(&self) -> (usize, usize, usize) {
+        let Sum { connections, streams, bytes } = self.state().total;
+        (connections, streams, bytes)
+    }
+
     /// Called when the process or machine has no room for another connection. Ends a waiting or stalled connection if
     /// there is one.
     pub(super) fn make_room(&self) {

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -28,6 +29,7 @@ use super::client::{Client, named};
 use super::clients::{Answering, Full, Permit};
 use super::error::{HttpError, Result, methods};
 use super::host::{self, Arrival};
+use super::meters::HttpMeters;
 use super::socket::Flags;
 use super::stream::Streaming;
 use super::turns::InTurns;
@@ -43,6 +45,7 @@ pub(super) struct Gate {
     pub(super) router: TowerToHyperService<Router>,
     /// See [`Routes`](super::Routes).
     pub(super) at_once: &'static [&'static str],
+    pub(super) meters: Arc<HttpMeters>,
     pub(super) web: Arc<Web>,
     pub(super) permit: Arc<Permit>,
     pub(super) flags: Arc<Flags>,
@@ -51,8 +54,15 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Answers a request. A refused request gets an answer too.
+    /// Answers a request, and counts the answer. A refused request gets an answer too.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response {
+        let began = Instant::now();
+        let response = self.answer_uncounted(request).await;
+        self.meters.answered(&response, began.elapsed());
+        response
+    }
+
+    async fn answer_uncounted(&self, request: Request<Incoming>) -> Response {
         let (parts, body) = request.into_parts();
         let has_body = !body.is_end_stream();
         match self.pass(parts, body).await {

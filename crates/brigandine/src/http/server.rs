@@ -31,6 +31,7 @@ use super::clients::{Clients, Full, Permit, TELL};
 use super::error::HttpError;
 use super::gate::Gate;
 use super::host::Arrival;
+use super::meters::HttpMeters;
 use super::socket::{Flags, Socket, end_of_answers};
 use crate::config::Web;
 
@@ -52,9 +53,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What a server answers.
 pub(crate) struct Routes {
     pub(crate) router: Router,
-    /// The paths of requests that do not wait for a turn of their client. Their answers take little time, and wait
-    /// neither for the database nor for a disk.
+    /// The paths of requests that do not wait for a turn of their client, because their answers take little time.
     pub(crate) at_once: &'static [&'static str],
+    /// Where answers are counted.
+    pub(crate) meters: Arc<HttpMeters>,
 }
 
 /// Answers requests until `closing` becomes true. Then answers the open requests, within [`CLOSE_TIME`], and returns.
@@ -68,11 +70,13 @@ pub(crate) async fn serve(
     let server = Arc::new(Server {
         router: TowerToHyperService::new(routes.router),
         at_once: routes.at_once,
+        meters: routes.meters,
         clients: Clients::new(bounds),
         web: Arc::new(web),
         refused: Arc::new(Semaphore::new(REFUSED_MAX)),
         closing: closing.clone(),
     });
+    server.meters.watch(&server.clients);
     let mut connections = JoinSet::new();
     let mut told = None;
     loop {
@@ -140,6 +144,7 @@ fn has_no_room(error: &io::Error) -> bool {
 struct Server {
     router: TowerToHyperService<Router>,
     at_once: &'static [&'static str],
+    meters: Arc<HttpMeters>,
     clients: Arc<Clients>,
     web: Arc<Web>,
     /// One permit for each refused connection that may linger.
@@ -172,6 +177,7 @@ impl Server {
                     Full::Client(_) => HttpError::TooMany,
                     Full::Server => HttpError::Busy,
                 };
+                self.meters.refused(refusal.parts().0);
                 send(&stream, &refusal);
                 let permit = Arc::clone(&self.refused).try_acquire_owned().ok()?;
                 Some(Box::pin(async move {
@@ -194,6 +200,7 @@ impl Server {
         let gate = Arc::new(Gate {
             router: self.router.clone(),
             at_once: self.at_once,
+            meters: Arc::clone(&self.meters),
             web: Arc::clone(&self.web),
             permit: Arc::clone(&permit),
             flags: Arc::clone(&flags),

@@ -17,6 +17,7 @@ use crate::store::{self, DatabaseError};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// After an evaluation with at least this many jobs, free memory is returned to the system.
@@ -92,6 +93,7 @@ pub(super) async fn evaluate(
     drop(coming);
     publish(EvaluationStatus::Started);
     tracing::info!("evaluation started");
+    let began = Instant::now();
     let mut checkout_at = 0;
     let mut scratch = shared.work.join(format!("evaluation-{id}"));
     if let Err(error) = remove_all(&scratch) {
@@ -136,6 +138,7 @@ pub(super) async fn evaluate(
     };
     drop(run);
     shared.logs.forget(name);
+    shared.meters.evaluation_ended(status, began.elapsed());
     publish(status);
     if status == EvaluationStatus::Succeeded {
         tidy(shared, specification).await;

@@ -5,6 +5,7 @@ use crate::evaluate::EvaluatorSettings;
 use crate::health::Health;
 use crate::input::{Checkouts, Repositories};
 use crate::log::Logs;
+use crate::measure::Meters;
 use crate::model::Event;
 use crate::outputs::Outputs;
 use crate::store::Database;
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) outputs: Arc<Outputs>,
     /// Called when builds may have been scheduled.
     pub(crate) scheduled: Scheduled,
+    /// Where the ends of evaluations are counted.
+    pub(crate) meters: Arc<Meters>,
     /// Where changes are published.
     pub(crate) events: broadcast::Sender<Event>,
     /// Bounds how many fetches run at the same time.

@@ -7,3 +7,4 @@ pub(crate) mod folder;
 pub(crate) mod process;
 pub(crate) mod sandbox;
 pub(crate) mod state_dir;
+pub(crate) mod usage;

@@ -1,9 +1,11 @@
-//! What programs ask that watch the server: whether its process answers, whether it does its work. And which addresses
-//! crawlers should leave alone.
+//! What programs ask that watch the server: whether its process answers, whether it does its work, and its figures. And
+//! which addresses crawlers should leave alone.
 //!
-//! - PROBE1: an answer waits neither for the database nor for a disk nor for a turn of its client.
+//! - PROBE1: an answer waits neither for a turn of its client nor for the database nor for a disk, or at most a second
+//!   where it shows their figures.
 
 mod alive;
+mod metrics;
 mod ready;
 mod robots;
 #[cfg(test)]
@@ -18,18 +20,20 @@ use axum::routing::get;
 
 use crate::context::Context;
 
-pub(crate) const HEALTHZ: &str = "/healthz";
-pub(crate) const READYZ: &str = "/readyz";
-pub(crate) const ROBOTS: &str = "/robots.txt";
+const HEALTHZ: &str = "/healthz";
+const READYZ: &str = "/readyz";
+const METRICS: &str = "/metrics";
+const ROBOTS: &str = "/robots.txt";
 
 /// The paths of all probes.
-pub(crate) const PATHS: &[&str] = &[HEALTHZ, READYZ, ROBOTS];
+pub(crate) const PATHS: &[&str] = &[HEALTHZ, READYZ, METRICS, ROBOTS];
 
 /// The routes of the probes.
 pub(crate) fn router() -> Router<Context> {
     Router::new()
         .route(HEALTHZ, get(alive::answer))
         .route(READYZ, get(ready::answer))
+        .route(METRICS, get(metrics::answer))
         .route(ROBOTS, get(robots::answer))
 }
 

@@ -16,9 +16,8 @@ use crate::context::{Context, Parts};
 use crate::health::Health;
 use crate::http::{Token, closed, serve};
 use crate::log::Logs;
-use crate::model::{
-    Action, Actions, BuildId, Cancel, Event, Restart, Tasks, Unused, UnusedPart,
-};
+use crate::measure::Meters;
+use crate::model::{Action, Actions, BuildId, Cancel, Event, Restart, Tasks, Unused, UnusedPart};
 use crate::store::Database;
 
 /// The time limit of every wait in a test.
@@ -27,8 +26,10 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 /// A site that is being served.
 pub(crate) struct Served {
     pub(crate) state: tempfile::TempDir,
+    pub(crate) database: Database,
     pub(crate) logs: Logs,
     pub(crate) health: Health,
+    pub(crate) meters: Arc<Meters>,
     /// What the site is told of the server's tasks.
     pub(crate) tasks: Arc<Mutex<Tasks>>,
     pub(crate) events: broadcast::Sender<Event>,
@@ -78,14 +79,17 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
     let (closing, closed) = watch::channel(false);
     let busy = Arc::new(Semaphore::new(0));
     let (health, tasks) = (Health::unwatched(), Arc::<Mutex<Tasks>>::default());
+    let meters = Arc::<Meters>::default();
     let context = Context::new(Parts {
-        database,
+        database: database.clone(),
         events: Box::new({
             let events = events.clone();
             move || events.subscribe()
         }),
         logs: logs.clone(),
         health: health.clone(),
+        meters: Arc::clone(&meters),
+        http_meters: Arc::default(),
         tasks: Box::new({
             let tasks = Arc::clone(&tasks);
             move || tasks.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -100,7 +104,7 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let server = tokio::spawn(serve(listener, routes(context), web, closed));
-    Served { state, logs, health, tasks, events, closing, busy, address, server }
+    Served { state, database, logs, health, meters, tasks, events, closing, busy, address, server }
 }
 
 /// One unused part of each kind.

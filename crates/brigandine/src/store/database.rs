@@ -57,6 +57,11 @@ impl Database {
         self.whole.warnings()
     }
 
+    /// What the database does and has done since it was opened. Asks the file system for the size of the WAL.
+    pub(crate) fn stats(&self) -> lockkeeper::Stats {
+        self.whole.stats()
+    }
+
     /// Closes the database for all clients, after the waiting calls have run.
     pub async fn close(&self) -> Result<(), DatabaseError> {
         self.whole.close().await.map(drop)

@@ -8,6 +8,7 @@ mod builds;
 mod database;
 mod derivations;
 mod evaluations;
+mod figures;
 mod import;
 #[cfg(test)]
 mod plans;
@@ -39,6 +40,7 @@ pub(crate) use derivations::{outputs_of, revisions_in_use};
 pub(crate) use evaluations::{
     changes, checkouts, evaluation_details, evaluation_page, evaluation_states,
 };
+pub(crate) use figures::{Figures, figures};
 pub(crate) use import::import_cuirass;
 pub(crate) use pruning::{
     Budget, Due, due, forget_leftovers, has_output, jobs_after, leftovers, mark, prune_builds,

@@ -172,6 +172,7 @@ fn ask_for_the_rest(s: &Snapshot) -> rusqlite::Result<()> {
     strays(s, EVALUATION, 10)?;
     leftovers(s, "", 10)?;
     has_output(s, "outputs/x")?;
+    figures(s)?;
     specifications(s)?;
     specification(s, "spec2")?;
     specification_by_id(s, SpecificationId::new(2))?;

@@ -2,5 +2,6 @@
 
 mod check;
 mod demo;
+mod probes;
 pub(crate) mod serve;
 mod state;

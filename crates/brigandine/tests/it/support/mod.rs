@@ -1,6 +1,7 @@
 //! A place with repositories, specification files and a server; and processes, gates and time limits for tests.
 
 pub(crate) mod browser;
+pub(crate) mod exposition;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,0 +1,112 @@
+//! What monitors read of a running server.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use super::serve::{address, text};
+use crate::support::exposition::Exposition;
+use crate::support::{Place, Process, run, until};
+
+/// The body of `/metrics`.
+fn metrics(address: &str) -> String {
+    let answer = text(address, "/metrics");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    assert!(head.starts_with("HTTP/1.0 200") || head.starts_with("HTTP/1.1 200"), "{head}");
+    body.to_owned()
+}
+
+/// A server that has built a job that succeeds, one that fails, and has one that needs the latter.
+fn built() -> (Place, Process, String) {
+    let place = Place::new();
+    let repository = place.repository("repository");
+    repository.jobs(&[
+        ("good", "command = \"true\""),
+        ("bad", "command = \"false\""),
+        ("needy", "command = \"true\"\nneeds = [\"bad\"]"),
+    ]);
+    place.specify(&[("sample", &repository, "")]);
+    let server = Process::start(place.command(&[]));
+    let address = address(&server);
+    // The last of them to end.
+    until(|| text(&address, "/build/3"), |page| page.contains("dependency failed"));
+    until(|| text(&address, "/build/1"), |page| page.contains("succeeded"));
+    (place, server, address)
+}
+
+#[test]
+fn the_figures_of_a_server_are_those_of_its_history() {
+    let (place, server, address) = built();
+    let ended = "brigandine_builds_ended_total";
+    // The page may be ahead of the count by a moment.
+    let ends = |figures: &Exposition| figures.samples(ended).map(|it| it.value).sum::<f64>();
+    let figures = until(|| Exposition::read(&metrics(&address)), |figures| ends(figures) >= 3.0);
+    for (status, code) in [("succeeded", 0), ("failed", 1), ("failed-dependency", 2)] {
+        let rows = place.rows(&format!("SELECT count(*) FROM build WHERE status = {code}"));
+        let count: f64 = rows[0].parse().expect("a number");
+        assert_eq!(figures.value(ended, &[("status", status)]), Some(count), "{status}");
+        let name = "brigandine_builds";
+        let stored = figures.samples(name).filter(|it| it.labels["status"] == status);
+        assert_eq!(stored.map(|it| it.value).sum::<f64>(), count, "{status}");
+    }
+    assert_eq!(ends(&figures), 3.0);
+    let value = |name: &str| figures.value(name, &[]).unwrap_or_else(|| panic!("{name}"));
+    assert_eq!(value("brigandine_build_duration_seconds_count"), 2.0, "one was never started");
+    assert_eq!(value("brigandine_evaluation_duration_seconds_count"), 1.0);
+    let succeeded = [("status", "succeeded")];
+    assert_eq!(figures.value("brigandine_evaluations_ended_total", &succeeded), Some(1.0));
+    assert_eq!(value("brigandine_specifications"), 1.0);
+    assert_eq!(value("brigandine_specifications_unreachable"), 0.0);
+    assert_eq!(value("brigandine_ready"), 1.0);
+    assert!(value("brigandine_database_commit_seconds_count") > 0.0);
+    let disk = [("folder", ".")];
+    assert!(figures.value("brigandine_disk_free_bytes", &disk) > Some(0.0));
+    assert!(figures.value("brigandine_disk_used_bytes", &disk) > Some(0.0));
+    // One is measured each second.
+    let lag = "brigandine_scheduler_lag_seconds_count";
+    let read = || Exposition::read(&metrics(&address)).value(lag, &[]);
+    until(read, |count| *count >= Some(1.0));
+    // Builds that are built again end again.
+    assert!(run(place.tool(&["restart", "2"])).status.success());
+    let figures = until(|| Exposition::read(&metrics(&address)), |figures| ends(figures) >= 5.0);
+    assert_eq!(figures.value(ended, &[("status", "failed")]), Some(2.0));
+    assert_eq!(figures.value(ended, &[("status", "failed-dependency")]), Some(2.0));
+    server.signal("TERM");
+    assert!(server.end().success());
+}
+
+/// Prometheus' own checker: the one that `PROMTOOL` names, or that of Debian's package, unpacked into `place`.
+fn promtool(place: &Place) -> PathBuf {
+    if let Some(named) = std::env::var_os("PROMTOOL") {
+        return named.into();
+    }
+    let folder = place.path("prometheus");
+    let script = "mkdir \"$0\" && cd \"$0\" && apt-get download prometheus && dpkg-deb -x prometheus_*.deb .";
+    let done = run({
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script).arg(&folder);
+        command
+    });
+    assert!(done.status.success(), "name a promtool with PROMTOOL: {}", done.stderr);
+    folder.join("usr/bin/promtool")
+}
+
+#[test]
+fn promtool_finds_nothing_wrong_with_the_figures() {
+    if std::env::var_os("LOCKKEEPER_LONG").is_none_or(|value| value != "1") {
+        return;
+    }
+    let (place, server, address) = built();
+    let file = place.write("metrics.txt", &metrics(&address));
+    let mut command = Command::new(promtool(&place));
+    command.args(["check", "metrics"]);
+    command.stdin(std::fs::File::open(file).map_or_else(|_| Stdio::null(), Stdio::from));
+    let checked = run(command);
+    assert!(
+        checked.status.success() && checked.stderr.is_empty(),
+        "{}{}",
+        checked.stdout,
+        checked.stderr
+    );
+    server.signal("TERM");
+    assert!(server.end().success());
+}
