@@ -17,7 +17,7 @@ const EXIT_CODES: &str = "\
 Exit status:
   0  done
   1  what was asked for failed: a file has mistakes, an evaluation or build failed,
-     an essential part of the server died
+     an essential part of the server died, no server is ready (status)
   2  the command line is wrong
   3  not found: no such specification, build or state directory
   4  a build that was waited for was canceled (wait, evaluate --wait, log --follow)
@@ -55,6 +55,8 @@ pub(crate) enum Command {
     /// Status 0: all succeeded; 1: one failed, or no server runs; 3: one is not there; 4: none failed,
     /// and one was canceled; 5: the time is over. Each build is printed when it has ended.
     Wait(Wait),
+    /// Say whether the server does its work, and what it does; status 1 if no server runs or it is not ready
+    Status(Status),
     /// List builds: pending ones, then finished ones, latest first
     Builds(Builds),
     /// Take over the builds of another server
@@ -295,6 +297,15 @@ pub(crate) struct Change {
     /// Number of the build
     #[arg(value_name = "BUILD", value_parser = build)]
     pub(crate) id: BuildId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) state: State,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -78,6 +78,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Cancel(arguments) => block_on(command::change::cancel(&arguments)),
         Command::Restart(arguments) => block_on(command::change::restart(&arguments)),
         Command::Prune(arguments) => block_on(command::prune::run(&arguments)),
+        Command::Status(arguments) => block_on(command::status::run(&arguments)),
         Command::Builds(arguments) => block_on(command::builds::run(&arguments)),
     };
     match done {

@@ -64,6 +64,9 @@ pub struct Web {
 impl Web {
     /// Begins to answer requests at `listener`.
     pub fn start(listener: TcpListener, app: &App, web: config::Web, token: Option<Token>) -> Self {
+        if let Ok(address) = listener.local_addr() {
+            app.note_address(address);
+        }
         let (closing, closed) = watch::channel(false);
         let context = Context::new(Parts {
             database: app.database().clone(),

@@ -38,6 +38,7 @@ use crate::retention::Retention;
 use crate::store::{self, Database, Loaded};
 use std::collections::HashMap;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,6 +72,8 @@ struct Shared {
     retention: Retention,
     /// Requests a retention run.
     prune: Notify,
+    /// Where the server answers over HTTP; `None`: nowhere.
+    address: Mutex<Option<SocketAddr>>,
     /// How the specification files differ from the stored specifications.
     unused: watch::Sender<Vec<Unused>>,
     /// Notified when specifications may have been stored. The files are then compared with the stored specifications.
@@ -197,6 +200,12 @@ impl App {
         self.shared.builder.stop(Stop::Now);
     }
 
+    /// Tells commands where the server answers over HTTP.
+    pub(crate) fn note_address(&self, address: SocketAddr) {
+        *self.shared.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+        self.note_running();
+    }
+
     /// The database, with the queue for pages and the API.
     pub fn database(&self) -> &Database {
         &self.shared.web
@@ -245,7 +254,10 @@ impl App {
             tasks.faults.push(format!("A required task exited: {part}: {why}."));
         }
         if !shared.monitored.load(Ordering::SeqCst) {
-            tasks.faults.push("Nothing is evaluated: the server starts, ends, or runs with --one-shot.".to_owned());
+            tasks.faults.push(
+                "Nothing is evaluated: the server starts, ends, or runs with --one-shot."
+                    .to_owned(),
+            );
         }
         let builder = shared.builder_task.lock().unwrap_or_else(PoisonError::into_inner);
         if builder.as_ref().is_some_and(|task| !task.is_finished()) {

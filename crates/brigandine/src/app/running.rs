@@ -4,9 +4,10 @@
 //! next start, so commands read it only while a server runs.
 
 use super::wake::{Served, served};
-use crate::model::{Keep, Unused};
+use crate::model::{Keep, Timestamp, Unused};
 use crate::os::state_dir::StateDir;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// What commands need to know about the running server.
@@ -14,6 +15,15 @@ use std::path::{Path, PathBuf};
 pub(crate) struct RunningServer {
     /// The server's process id.
     pub(crate) pid: u32,
+    /// The server's version and commit.
+    #[serde(default)]
+    pub(crate) version: String,
+    /// When the server started.
+    #[serde(default)]
+    pub(crate) started_at: Timestamp,
+    /// Where the server answers over HTTP; `None`: nowhere.
+    #[serde(default)]
+    pub(crate) address: Option<SocketAddr>,
     /// The server's configuration file; `None`: it has none.
     pub(crate) configuration: Option<PathBuf>,
     /// Which evaluations the server keeps, for specifications without `keep`.

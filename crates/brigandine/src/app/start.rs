@@ -151,6 +151,7 @@ impl App {
             builder,
             retention,
             prune: Notify::new(),
+            address: Mutex::default(),
             unused: watch::Sender::default(),
             stored: Notify::new(),
             monitors: Arc::new(monitors),

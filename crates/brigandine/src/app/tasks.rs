@@ -63,9 +63,14 @@ impl App {
 
     /// Writes the file that tells commands about this server.
     pub(super) fn note_running(&self) {
+        // Held until the file is written, so that two tasks do not write it at once.
+        let address = self.shared.address.lock().unwrap_or_else(PoisonError::into_inner);
         let config = &self.shared.config;
         let server = RunningServer {
             pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.shared.meters.started_at,
+            address: *address,
             configuration: config.file.clone(),
             keep: config.keep,
             unused: self.shared.unused.borrow().clone(),

@@ -10,6 +10,7 @@ pub(crate) mod log;
 pub(crate) mod prune;
 pub(crate) mod serve;
 pub(crate) mod spec;
+pub(crate) mod status;
 mod terminal;
 pub(crate) mod wait;
 

@@ -110,3 +110,55 @@ fn promtool_finds_nothing_wrong_with_the_figures() {
     server.signal("TERM");
     assert!(server.end().success());
 }
+
+/// What `brigandine status` says: its exit status, and its text.
+fn status(place: &Place) -> (Option<i32>, String) {
+    let ended = run(place.tool(&["status"]));
+    assert!(ended.stderr.is_empty(), "{}", ended.stderr);
+    let wide = |line: &&str| line.chars().count() > 80;
+    assert_eq!(ended.stdout.lines().find(wide), None, "in 80 columns");
+    (ended.status.code(), ended.stdout)
+}
+
+#[test]
+fn the_status_is_that_of_the_server_and_says_why_it_is_not_ready() {
+    let (place, server, address) = built();
+    let (_, said) = until(|| status(&place), |(code, _)| *code == Some(0));
+    for line in ["state    ready", "builds   0 running, 0 waiting", "inputs   all can be reached"] {
+        assert!(said.lines().any(|found| found == line), "{line:?} is not in\n{said}");
+    }
+    assert!(said.contains(&format!("http://{address}")), "{said}");
+    let ended = run(place.tool(&["status", "--json"]));
+    let json: serde_json::Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    assert_eq!((&json["healthy"], &json["queue"]["running"]), (&true.into(), &0.into()), "{json}");
+    assert_eq!(json["server"]["pid"], server.child.id());
+    let tasks = json["tasks"].as_array().expect("a list");
+    for task in ["the builder", "the wake socket", "the monitor of `sample`"] {
+        assert!(tasks.contains(&task.into()), "{task} is not in {json}");
+    }
+    // The inputs are gone.
+    let repository = place.path("repository");
+    std::fs::rename(&repository, place.path("elsewhere")).expect("moved");
+    let _ = run(place.tool(&["evaluate", "sample"]));
+    let (code, said) = status(&place);
+    assert_eq!(code, Some(0), "the server itself is well: {said}");
+    assert!(said.contains("inputs   of 1 specification cannot be reached\n"), "{said}");
+    assert!(said.contains("         sample ("), "{said}");
+    // Another program locks the database.
+    let other = place.database();
+    other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    let (code, said) = until(|| status(&place), |(code, _)| *code != Some(0));
+    assert_eq!(code, Some(1));
+    assert!(said.contains("state    not ready\n         The database"), "{said}");
+    drop(other);
+    until(|| status(&place), |(code, _)| *code == Some(0));
+    server.signal("TERM");
+    assert!(server.end().success());
+    let (code, said) = status(&place);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("No server runs on"), "{said}");
+    assert!(said.contains("builds   0 running, 0 waiting"), "{said}");
+    let mut nowhere = Command::new(crate::support::PROGRAM);
+    nowhere.args(["status", "--state"]).arg(place.path("nowhere"));
+    assert_eq!(run(nowhere).status.code(), Some(3));
+}
