@@ -10,7 +10,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::config::server::parse_listen;
 use crate::config::{self, LogFormat, Sandbox};
-use crate::model::{BuildId, BuildStatus, EvaluationId};
+use crate::model::{BuildId, BuildStatus, EvaluationId, version};
 
 /// Shown under `brigandine --help`.
 const EXIT_CODES: &str = "\
@@ -28,7 +28,7 @@ standard error, answers to standard output.";
 
 /// A self-hosted continuous-integration server in one binary.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXIT_CODES, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "brigandine", version = version(), after_help = EXIT_CODES, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -72,6 +72,28 @@ pub(crate) enum Command {
     /// all are. Pending builds, the newest evaluation of a specification, its newest that succeeded, and the one that
     /// its inputs are at are never deleted. A running server prunes every hour, and when this command tells it to.
     Prune(Prune),
+    /// Print a script with which a shell completes this command line
+    ///
+    /// For bash: `brigandine completions bash > /usr/share/bash-completion/completions/brigandine`. The first lines of the
+    /// script for another shell say where it belongs, or that shell's manual does.
+    Completions(Completions),
+    /// Print the manual page, or write one for each command
+    Man(Man),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Write brigandine.1 and a page for each command into this directory instead, such as
+    /// /usr/local/share/man/man1
+    #[arg(long, value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

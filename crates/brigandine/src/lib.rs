@@ -78,6 +78,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Cancel(arguments) => block_on(command::change::cancel(&arguments)),
         Command::Restart(arguments) => block_on(command::change::restart(&arguments)),
         Command::Prune(arguments) => block_on(command::prune::run(&arguments)),
+        Command::Completions(arguments) => command::pages::completions(&arguments),
+        Command::Man(arguments) => command::pages::man(&arguments),
         Command::Status(arguments) => block_on(command::status::run(&arguments)),
         Command::Builds(arguments) => block_on(command::builds::run(&arguments)),
     };

@@ -37,8 +37,7 @@ impl App {
         self.listen()?;
         let shared = Arc::clone(&self.shared);
         self.spawn("the state directory", async move { shared.watch_state().await });
-        let (health, database) =
-            (self.shared.health.clone(), self.shared.main.client("probe"));
+        let (health, database) = (self.shared.health.clone(), self.shared.main.client("probe"));
         self.spawn("the check of the database", async move {
             health.watch_writes(&database).await.map_err(|error| model::with_causes(&error))
         });
@@ -68,7 +67,7 @@ impl App {
         let config = &self.shared.config;
         let server = RunningServer {
             pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: model::version().to_owned(),
             started_at: self.shared.meters.started_at,
             address: *address,
             configuration: config.file.clone(),
@@ -156,8 +155,7 @@ impl App {
             events,
             shared.events.clone(),
         );
-        let task =
-            self.watch(BUILDER, async { work.await.map_err(|e| model::with_causes(&e)) });
+        let task = self.watch(BUILDER, async { work.await.map_err(|e| model::with_causes(&e)) });
         *shared.builder_task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 

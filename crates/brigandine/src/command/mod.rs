@@ -7,6 +7,7 @@ pub(crate) mod demo;
 pub(crate) mod evaluate;
 pub(crate) mod import;
 pub(crate) mod log;
+pub(crate) mod pages;
 pub(crate) mod prune;
 pub(crate) mod serve;
 pub(crate) mod spec;

@@ -17,6 +17,7 @@ mod tasks;
 mod text;
 mod time;
 mod unused;
+mod version;
 
 pub use actions::{Action, Actions, Cancel, Restart, restart_refused};
 pub use build::{
@@ -37,3 +38,4 @@ pub use tasks::Tasks;
 pub use text::{MESSAGE_BYTES_MAX, is_steering, lines, one_line, size, with_causes};
 pub use time::{Timestamp, now};
 pub use unused::{Unused, UnusedPart};
+pub use version::{COMMIT, PACKAGE_VERSION, version};

@@ -21,7 +21,7 @@ use super::not_kept;
 use crate::context::Context;
 use crate::http;
 use crate::measure::{Kind, Text};
-use crate::model::BuildStatus;
+use crate::model::{BuildStatus, COMMIT, PACKAGE_VERSION};
 use crate::os::state_dir::StateDir;
 use crate::os::usage::Usage;
 use crate::store::{self, Figures};
@@ -89,9 +89,9 @@ async fn gather(context: &Context) -> Option<Gathered> {
 
 fn server(text: &mut Text, context: &Context) {
     let name = "brigandine_build_info";
-    let help = "The version of the server; always 1";
-    let version = env!("CARGO_PKG_VERSION");
-    text.family(name, Kind::Gauge, help).sample(&[("version", version)], 1);
+    let help = "The version of the server, and the commit that it is built from; always 1";
+    let labels = [("version", PACKAGE_VERSION), ("commit", COMMIT)];
+    text.family(name, Kind::Gauge, help).sample(&labels, 1);
     let name = "brigandine_start_time_seconds";
     let help = "When the server started, in seconds since 1970";
     text.one(name, Kind::Gauge, help, context.meters().started_at);
@@ -104,7 +104,8 @@ fn server(text: &mut Text, context: &Context) {
     let help = "Whether builds and evaluations may start: 0 while a disk has too little room";
     let has_room = u8::from(context.health().has_room());
     text.one("brigandine_disk_has_room", Kind::Gauge, help, has_room);
-    let help = "How late a task is woken, measured once a second; the timer itself adds up to 0.001";
+    let help =
+        "How late a task is woken, measured once a second; the timer itself adds up to 0.001";
     let mut family = text.family("brigandine_scheduler_lag_seconds", Kind::Histogram, help);
     family.histogram(&[], &context.meters().lag);
 }
@@ -137,11 +138,7 @@ fn work(text: &mut Text, figures: &Figures) {
     }
     for (name, help, value) in [
         ("brigandine_evaluations_running", "Evaluations that run", figures.evaluating),
-        (
-            "brigandine_specifications",
-            "Specifications of the server",
-            figures.specifications,
-        ),
+        ("brigandine_specifications", "Specifications of the server", figures.specifications),
         (
             "brigandine_specifications_unreachable",
             "Specifications whose last look at their inputs failed",

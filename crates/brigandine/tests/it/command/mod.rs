@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod pages;
 mod probes;
 pub(crate) mod serve;
 mod state;

@@ -93,6 +93,7 @@ fn closed(word: &str) -> String {
         "ID" | "BUILD" | "BUILD..." | "ID," | "$n" | "N" => "7",
         "NAME" | "FILE" | "DIR" => "x",
         "TIME" => "5s",
+        "SHELL" => "bash",
         word => word,
     }
     .trim_matches(['[', ']', ','])
