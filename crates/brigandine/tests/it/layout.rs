@@ -54,3 +54,31 @@ fn the_database_never_asks_for_the_time_or_for_chance() {
         }
     }
 }
+
+/// The text of every source file, with strings that go over several lines put together.
+fn sources_joined() -> String {
+    let mut all = String::new();
+    for (_, text) in sources("src") {
+        let mut lines = text.split("\\\n");
+        all.push_str(lines.next().unwrap_or_default());
+        lines.for_each(|line| all.push_str(line.trim_start()));
+    }
+    all
+}
+
+fn operation() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operation.md");
+    fs::read_to_string(path).expect("docs/operation.md")
+}
+
+#[test]
+fn the_messages_in_docs_operation_are_those_of_the_program() {
+    let (sources, text) = (sources_joined(), operation());
+    let messages = text.split_once("\n## Messages").expect("the messages").1;
+    let rows = messages.lines().filter_map(|line| line.strip_prefix("| `"));
+    let messages: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+    assert!(messages.len() > 20, "{messages:?}");
+    for message in messages {
+        assert!(sources.contains(message), "no source file has the message {message:?}");
+    }
+}

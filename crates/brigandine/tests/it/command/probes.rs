@@ -91,22 +91,23 @@ fn promtool(place: &Place) -> PathBuf {
 }
 
 #[test]
-fn promtool_finds_nothing_wrong_with_the_figures() {
+fn promtool_finds_nothing_wrong_with_the_figures_and_the_rules() {
     if std::env::var_os("LOCKKEEPER_LONG").is_none_or(|value| value != "1") {
         return;
     }
     let (place, server, address) = built();
     let file = place.write("metrics.txt", &metrics(&address));
-    let mut command = Command::new(promtool(&place));
-    command.args(["check", "metrics"]);
-    command.stdin(std::fs::File::open(file).map_or_else(|_| Stdio::null(), Stdio::from));
-    let checked = run(command);
-    assert!(
-        checked.status.success() && checked.stderr.is_empty(),
-        "{}{}",
-        checked.stdout,
-        checked.stderr
-    );
+    let promtool = promtool(&place);
+    let mut figures = Command::new(&promtool);
+    figures.args(["check", "metrics"]);
+    figures.stdin(std::fs::File::open(file).map_or_else(|_| Stdio::null(), Stdio::from));
+    let mut rules = Command::new(&promtool);
+    rules.args(["check", "rules"]).arg(place.write("rules.yml", &block("groups:")));
+    for command in [figures, rules] {
+        let checked = run(command);
+        let good = checked.status.success() && checked.stderr.is_empty();
+        assert!(good, "{}{}", checked.stdout, checked.stderr);
+    }
     server.signal("TERM");
     assert!(server.end().success());
 }
@@ -161,4 +162,30 @@ fn the_status_is_that_of_the_server_and_says_why_it_is_not_ready() {
     let mut nowhere = Command::new(crate::support::PROGRAM);
     nowhere.args(["status", "--state"]).arg(place.path("nowhere"));
     assert_eq!(run(nowhere).status.code(), Some(3));
+}
+
+/// A block of code in docs/operation.md: the one that begins with this line.
+fn block(first: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operation.md");
+    let text = std::fs::read_to_string(path).expect("docs/operation.md");
+    let begin = text.find(&format!("```yaml\n{first}\n")).expect(first) + "```yaml\n".len();
+    let end = text[begin..].find("\n```").expect("its end");
+    text[begin..=begin + end].to_owned()
+}
+
+#[test]
+fn the_figures_in_docs_are_those_of_the_server() {
+    let (_place, server, address) = built();
+    let figures = metrics(&address);
+    let begins = |word: &&str| word.starts_with("brigandine_") || word.starts_with("process_");
+    let rules = block("groups:");
+    let words = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(begins);
+    let words: Vec<&str> = words.collect();
+    assert!(words.len() > 10, "{words:?}");
+    for word in words {
+        let is = |line: &str| line.strip_prefix(word).is_some_and(|it| it.starts_with(['{', ' ']));
+        assert!(figures.lines().any(is), "{word} is not among the figures:\n{figures}");
+    }
+    server.signal("TERM");
+    assert!(server.end().success());
 }
