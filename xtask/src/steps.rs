@@ -179,16 +179,14 @@ fn tests(form: Form) -> Result<Closing, Failed> {
     if form.long { tests.with("LOCKKEEPER_LONG", "1").run_tests() } else { tests.run_tests() }
 }
 
-/// Runs the tests about the end of connections under AddressSanitizer, which also checks SQLite's memory. The long form
-/// runs all tests that use SQLite.
+/// Runs the tests about the end of connections (`xtask/asan`) under AddressSanitizer, which also checks SQLite's memory.
+/// The long form runs all tests that use SQLite.
 fn asan(form: Form) -> Result<Closing, Failed> {
-    /// The tests of everything that holds a connection for long or ends it, and of closures on their callers' stacks.
-    const ENDINGS: [&str; 4] = ["endings::", "closing::", "snapshots::", "borrowed::"];
     let host = host()?;
-    let suite = |filters: &[&str]| {
+    let suite = |[package, test]: [&str; 2], filters: &[&str]| {
         // With `--target`, the flags do not apply to build scripts. With a directory of its own, other builds are not
         // replaced.
-        let words = ["test", "-p", "lockkeeper", "--target", &host, "--test", "it"];
+        let words = ["test", "-p", package, "--target", &host, "--test", test];
         let with = ["--features", "rusqlite/with-asan", "--"];
         cargo(&[&words[..], &with, filters].concat())
             // With this variable the stable compiler accepts the flag of the sanitizer.
@@ -199,10 +197,11 @@ fn asan(form: Form) -> Result<Closing, Failed> {
             .with("ASAN_OPTIONS", "detect_leaks=0")
     };
     if !form.long {
-        return suite(&ENDINGS).run_tests();
+        return suite(["asan-tests", "endings"], &[]).run_tests();
     }
-    let mut closing = suite(&[]).run_tests()?;
-    closing.extend(suite(&ENDINGS[..1]).with("LOCKKEEPER_LONG", "1").run_tests()?);
+    const ALL: [&str; 2] = ["lockkeeper", "it"];
+    let mut closing = suite(ALL, &[]).run_tests()?;
+    closing.extend(suite(ALL, &["endings::"]).with("LOCKKEEPER_LONG", "1").run_tests()?);
     Ok(closing)
 }
 
