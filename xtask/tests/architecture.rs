@@ -334,6 +334,31 @@ fn every_method_of_rusqlite_is_told_of() {
     }
 }
 
+/// `cargo test --doc` would compile the whole server once more, to find no example.
+#[test]
+fn a_package_whose_examples_are_not_run_has_none() {
+    let mut left_out = 0;
+    for package in ["lockkeeper", "brigandine", "brigandine-bench"] {
+        let package = root().join("crates").join(package);
+        if !read(&package.join("Cargo.toml")).contains("doctest = false") {
+            continue;
+        }
+        left_out += 1;
+        for file in sources(&package.join("src")) {
+            let text = read(&file);
+            let comments = text.lines().map(str::trim_start);
+            let comments = comments.filter_map(|line| line.strip_prefix("//")?.get(1..));
+            let fences = comments.filter_map(|line| line.trim_start().strip_prefix("```"));
+            // Every second fence begins a block, and names its language.
+            for language in fences.step_by(2) {
+                let is_text = ["text", "toml", "json", "sh", "sql"].contains(&language);
+                assert!(is_text, "{}: a block of `{language}` may be Rust", file.display());
+            }
+        }
+    }
+    assert_eq!(left_out, 1);
+}
+
 /// The paths of the files that `cargo package` would pack.
 fn packed() -> BTreeSet<String> {
     let cargo = std::env::var_os("CARGO").expect("cargo sets it");
