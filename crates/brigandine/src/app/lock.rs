@@ -7,7 +7,7 @@ use crate::log::Logs;
 use crate::model::{self, Keep, LogName};
 use crate::os::digest::hex;
 use crate::os::folder;
-use crate::os::process::{Cgroups, STATE_VARIABLE, Supervisors, kill_marked};
+use crate::os::process::{Cgroups, Marked, STATE_VARIABLE, Supervisors, kill_marked};
 use crate::os::state_dir::StateDir;
 use crate::outputs::Outputs;
 use crate::retention::{Pace, Pruned, Retention};
@@ -179,6 +179,16 @@ pub(super) async fn recover(
         part: "the recovery".to_owned(),
         why: error.to_string(),
     })?;
+    let Marked { killed, left } = killed.unwrap_or_else(|error| {
+        tracing::error!(%error, "cannot look in /proc for processes of the last server: end them by hand");
+        Marked::default()
+    });
+    if !left.is_empty() {
+        tracing::error!(
+            processes = ?left,
+            "processes that the last server started could not be ended: end them by hand, because they may still write"
+        );
+    }
     if let Err(error) = removed {
         // The leftovers only use disk space, because every attempt at a build has a directory of its own.
         let path = StateDir::new(state).work();
@@ -203,7 +213,7 @@ pub(super) async fn recover(
         builds = builds.len(),
         evaluations,
         gone,
-        "the last server was killed: its processes are gone, its builds are scheduled again"
+        "the last server was killed: its processes were ended, its builds are scheduled again"
     );
     Ok(())
 }

@@ -206,3 +206,28 @@ static SUPERVISE: extern "C" fn() = {
     }
     supervise
 };
+
+/// Makes the kernel refuse a system call, as a kernel that does not know it: for this thread, and for the threads and
+/// processes that this thread starts from now on.
+#[cfg(test)]
+pub(crate) fn refuse_call(number: libc::c_long) -> io::Result<()> {
+    let step = |code: u32, k: u32, jf: u8| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+    let refusal = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+    let mut steps = [
+        // The number of the call is the first field of what the filter is given.
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, number as u32, 1),
+        step(libc::BPF_RET | libc::BPF_K, refusal, 0),
+        step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
+    ];
+    let (yes, no, mode): (libc::c_ulong, libc::c_ulong, libc::c_ulong) =
+        (1, 0, libc::SECCOMP_MODE_FILTER.into());
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    // SAFETY: the first call takes numbers only. The second one reads `program` and the steps, which live until it
+    // returns. The filter touches no memory of this process.
+    let done = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, yes, no, no, no) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) == 0
+    };
+    if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

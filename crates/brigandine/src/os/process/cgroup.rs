@@ -280,6 +280,12 @@ fn end(group: &Path) {
         }
         std::thread::sleep(PAUSE);
     }
+    if is_populated(group) {
+        tracing::error!(
+            group = %group.display(),
+            "processes of a build could not be ended: end those that `cgroup.procs` in this directory lists"
+        );
+    }
     remove(group);
 }
 

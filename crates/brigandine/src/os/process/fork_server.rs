@@ -1,11 +1,12 @@
 //! The server's side of the fork server: how the server starts it and sends it messages.
 
-use super::{order, supervisor};
+use super::{order, serve, tree};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
     sendmsg, socketpair,
 };
-use rustix::process::{Pid, set_child_subreaper};
+use rustix::process::{Pid, WaitId, WaitIdOptions, set_child_subreaper, waitid};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -14,6 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -28,14 +30,64 @@ pub(crate) fn is_supervisor() -> bool {
 /// Supervises until the server is gone.
 pub(crate) fn supervise() {
     // On an error this process ends and its socket is closed, which tells the server.
-    let _ = supervisor::serve();
+    let _ = serve::serve();
 }
 
-/// The ids of this process's fork servers: usually one; tests have several. Guard: the mutex.
-static FORK_SERVERS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+/// The fork servers of this process: usually one; tests have several.
+struct ForkServers {
+    ids: BTreeSet<i32>,
+    /// Whether a thread kills orphans; there is at most one.
+    ending: bool,
+}
 
-pub(super) fn fork_servers() -> MutexGuard<'static, BTreeSet<i32>> {
+/// Guard: the mutex, which is held while a fork server is started, while one is reaped, and while orphans are killed.
+/// So no fork server is taken for an orphan.
+static FORK_SERVERS: Mutex<ForkServers> =
+    Mutex::new(ForkServers { ids: BTreeSet::new(), ending: false });
+
+fn fork_servers() -> MutexGuard<'static, ForkServers> {
     FORK_SERVERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ForkServers {
+    /// Kills and reaps every descendant of this process, except for the fork servers and their descendants. Returns
+    /// whether another one may be alive.
+    fn kill_orphans(&self) -> bool {
+        let known: Vec<i32> = self.ids.iter().copied().collect();
+        tree::kill(&known);
+        tree::reap(&known)
+    }
+}
+
+/// The shortest and the longest pause between two attempts to kill orphans.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Kills what a killed fork server left behind. A thread kills what cannot be killed at once.
+pub(super) fn end_orphans() {
+    let mut servers = fork_servers();
+    if !servers.kill_orphans() || servers.ending {
+        return;
+    }
+    let repeat = || {
+        let mut pause = PAUSE_MIN;
+        loop {
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(PAUSE_MAX);
+            let mut servers = fork_servers();
+            if !servers.kill_orphans() {
+                servers.ending = false;
+                return;
+            }
+        }
+    };
+    match std::thread::Builder::new().name("orphans".to_owned()).spawn(repeat) {
+        Ok(_) => servers.ending = true,
+        Err(error) => tracing::error!(
+            %error,
+            "no thread can be started to kill what a killed supervisor left: processes of builds may be alive"
+        ),
+    }
 }
 
 /// The process that forks supervisors.
@@ -55,13 +107,21 @@ impl ForkServer {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("brigandine: supervisor").arg(SUPERVISE).env_clear();
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut servers = fork_servers();
         let child = command.spawn()?;
-        drop(command);
-        fork_servers().insert(child.id().cast_signed());
+        servers.ids.insert(child.id().cast_signed());
+        drop((servers, command));
         let locks: Vec<_> = lock.iter().map(|lock| lock.as_fd()).collect();
-        send(&control, false, &locks)?;
-        rustix::io::ioctl_fionbio(&control, true)?;
-        Ok(Self { control: register(control)?, child: Some(child) })
+        let connected = send(&control, false, &locks)
+            .and_then(|()| rustix::io::ioctl_fionbio(&control, true).map_err(io::Error::from))
+            .and_then(|()| register(control));
+        match connected {
+            Ok(control) => Ok(Self { control, child: Some(child) }),
+            Err(error) => {
+                forget(child);
+                Err(error)
+            }
+        }
     }
 
     /// Asks the fork server for a supervisor, in a namespace of its own if the program is `contained`.
@@ -77,15 +137,27 @@ impl ForkServer {
 
 impl Drop for ForkServer {
     fn drop(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        let forget = move || {
-            let _ = child.wait();
-            fork_servers().remove(&child.id().cast_signed());
-        };
-        // The fork server ends once its supervisors have ended and the socket is closed, which happens after this
-        // function. So a thread waits for it.
-        drop(std::thread::Builder::new().name("reaper".to_owned()).spawn(forget));
+        if let Some(child) = self.child.take() {
+            forget(child);
+        }
     }
+}
+
+/// Reaps and forgets a fork server once it has ended. A thread waits for that, because the fork server ends only after
+/// its supervisors have ended and the socket is closed.
+fn forget(mut child: Child) {
+    let forget = move || {
+        let id = child.id().cast_signed();
+        if let Some(pid) = Pid::from_raw(id) {
+            // The id stays the fork server's until it is reaped below, so that no new fork server gets it meanwhile.
+            let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            while matches!(waitid(WaitId::Pid(pid), look), Err(Errno::INTR)) {}
+        }
+        let mut servers = fork_servers();
+        let _ = child.wait();
+        servers.ids.remove(&id);
+    };
+    drop(std::thread::Builder::new().name("reaper".to_owned()).spawn(forget));
 }
 
 fn send(control: &OwnedFd, contained: bool, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {

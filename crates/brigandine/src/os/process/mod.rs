@@ -26,6 +26,7 @@ mod namespace;
 mod order;
 mod path;
 mod running;
+mod serve;
 mod spawn;
 mod supervisor;
 #[cfg(test)]
@@ -38,7 +39,7 @@ pub(crate) use cgroup::Cgroups;
 pub(crate) use fork_server::{is_supervisor, supervise};
 pub(crate) use launch::{End, find};
 pub(crate) use limits::{Bounds, Limits};
-pub(crate) use marked::{STATE_VARIABLE, kill_marked, passed_on};
+pub(crate) use marked::{Marked, STATE_VARIABLE, kill_marked, passed_on};
 pub(crate) use running::{LEFTOVER, Running, input_pipe, output_pipe};
 pub(crate) use spawn::{Program, Streams, Supervisors};
 pub(crate) use user::{Shown, User};

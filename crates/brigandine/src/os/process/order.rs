@@ -11,8 +11,10 @@ use std::os::unix::net::UnixStream;
 /// The most descriptors that come with one message: a socket, the three standard ones, and a file.
 pub(super) const DESCRIPTORS: usize = 5;
 
-/// Receives the next message: `true` if the program is contained, and the descriptors. `None`: the server is gone, or
-/// descriptors were lost.
+/// Receives the next message: `true` if the program is contained, and the descriptors. `None`: the server is gone.
+///
+/// This process may be unable to take all descriptors of a message. Then the program is refused, and no descriptor is
+/// returned.
 pub(super) fn receive(control: &OwnedFd) -> io::Result<Option<(bool, Vec<OwnedFd>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -24,13 +26,19 @@ pub(super) fn receive(control: &OwnedFd) -> io::Result<Option<(bool, Vec<OwnedFd
             done => break done?,
         }
     };
-    if received.bytes == 0 || received.flags.contains(ReturnFlags::CTRUNC) {
+    if received.bytes == 0 {
         return Ok(None);
     }
     let mut found = Vec::new();
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(descriptors) = message {
             found.extend(descriptors);
+        }
+    }
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        // Without a socket to refuse on, the server still learns of it: the kernel has closed the other end.
+        if let Some(server) = found.drain(..).next() {
+            let _ = Report::refused(&Errno::MFILE.into()).send(&mut UnixStream::from(server));
         }
     }
     Ok(Some((byte[0] == 1, found)))

@@ -33,7 +33,12 @@ impl Running {
         launch: &[u8],
         group: Option<PlannedGroup>,
     ) -> io::Result<Self> {
-        stream.write_all(launch).await?;
+        let sent = stream.write_all(launch).await;
+        if sent.is_err() {
+            // The supervisor sees the end of an incomplete launch, and the refusal of one that was not read is
+            // received.
+            let _ = stream.shutdown().await;
+        }
         let mut running = Self { supervisor: BufReader::new(stream), line: Vec::new(), group };
         match running.report().await {
             Ok(Report::Started) => Ok(running),

@@ -1,11 +1,10 @@
 //! How the server starts a program below a supervisor.
 
 use super::cgroup::Cgroups;
-use super::fork_server::{ForkServer, fork_servers};
+use super::fork_server::{ForkServer, end_orphans};
 use super::launch::{self, Launch};
 use super::limits::Bounds;
 use super::running::Running;
-use super::tree;
 use super::user::{Shown, User};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -130,12 +129,7 @@ impl Supervisors {
         }
         drop(fork_server);
         tracing::error!("the process that supervises builds was killed: another one is started");
-        // The set of fork servers stays locked until the kill is done. Otherwise a fork server that is started
-        // meanwhile would not be in `known`, and would be killed as an orphan.
-        let servers = fork_servers();
-        let known: Vec<i32> = servers.iter().copied().collect();
-        tree::kill(&known);
-        tree::reap(&known);
+        end_orphans();
     }
 }
 

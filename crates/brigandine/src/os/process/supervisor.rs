@@ -28,24 +28,25 @@
 //!   that is root without a sandbox: root may trace the supervisor.
 //! - SUP4: the fork server kills a supervisor that is stopped or traced, and with it the program, within one or two
 //!   seconds. Otherwise neither limits nor a cancel would reach the program.
+//! - SUP5: the fork server knows each of its supervisors from the fork until it has reaped it, and kills as orphans
+//!   only processes that it does not know. The kernel may refuse a descriptor (pidfd) of a child at any time; neither
+//!   the fork server nor a supervisor depends on one.
 
 use super::cgroup::Group;
 use super::launch::{ASK, End, KILL, Launch, Report};
 use super::limits::{Limit, Meter};
-use super::namespace::{self, Namespaces, Scope, Way};
-use super::order::{Order, receive};
+use super::namespace::{self, Scope, Way};
+use super::order::Order;
 use super::tree;
-use crate::os::ffi::{self, Forked, SingleThread};
+use crate::os::ffi::{Forked, SingleThread};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{
-    DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open,
-    pidfd_send_signal, set_child_subreaper, set_dumpable_behavior, setpriority_process, wait,
-    waitpid,
+    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open, set_child_subreaper,
+    setpriority_process, wait, waitpid,
 };
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -63,135 +64,12 @@ const COPIED: &[&str] =
     &["/etc/group", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/nsswitch.conf", "/etc/passwd"];
 /// The number of bubblewrap's own processes: the one that is started, and the first one of its namespace.
 const BUBBLEWRAP: usize = 2;
-/// The time between two searches for orphans.
-const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
-
-/// The time between two searches for stopped supervisors.
-const WATCH: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-
-/// Forks supervisors until the server is gone and all supervisors have ended.
-pub(super) fn serve() -> io::Result<()> {
-    let control = io::stdin().as_fd().try_clone_to_owned()?;
-    // `control` must be the only descriptor of the socket, so that the socket is closed when this process ends.
-    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
-    ffi::close_on_exec()?;
-    ffi::heed_signals()?;
-    ffi::outlive_requests_to_end()?;
-    // In a session of their own, builds get neither the server's terminal nor its Ctrl-C.
-    rustix::process::setsid()?;
-    std::env::set_current_dir("/")?;
-    // Builds get the same umask whatever the server's umask is. The mode of the state directory keeps other users away
-    // from their files.
-    rustix::process::umask(Mode::from_raw_mode(0o022));
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    set_child_subreaper(Pid::from_raw(1))?;
-    let Some(thread) = SingleThread::check() else {
-        return Err(io::Error::other("the fork server has more than one thread"));
-    };
-    let namespaces = Namespaces::find(&thread);
-    // The first message brings the server's lock. It is held and not used otherwise.
-    let _lock = receive(&control)?;
-    let mut supervisors: Vec<(i32, OwnedFd)> = Vec::new();
-    let mut open = true;
-    // `true`: a supervisor was killed, and some of its descendants may be alive.
-    let mut orphans = false;
-    let mut watched = Instant::now();
-    while open || orphans || !supervisors.is_empty() {
-        let mut polled: Vec<PollFd<'_>> =
-            supervisors.iter().map(|(_, handle)| PollFd::new(handle, PollFlags::IN)).collect();
-        if open {
-            polled.push(PollFd::new(&control, PollFlags::IN));
-        }
-        let wait = if orphans { Some(&SOON) } else { (!supervisors.is_empty()).then_some(&WATCH) };
-        match poll(&mut polled, wait) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let mut ready: Vec<bool> =
-            polled.iter().map(|polled| !polled.revents().is_empty()).collect();
-        drop(polled);
-        if open && ready.pop() == Some(true) {
-            match receive(&control) {
-                Ok(Some((contained, descriptors))) => {
-                    let wanted = namespaces.as_ref().filter(|_| contained);
-                    let prepared = wanted.map_or(Ok(()), Namespaces::prepare);
-                    match thread.fork() {
-                        Ok(Forked::Child) => {
-                            let way = wanted.map(Namespaces::way);
-                            drop((control, supervisors, namespaces));
-                            supervise(&thread, way, prepared, descriptors);
-                            return Ok(());
-                        }
-                        // The descriptors are dropped below. If the fork failed, that tells the server.
-                        Ok(Forked::Parent(id)) => {
-                            if let Some(pid) = Pid::from_raw(id)
-                                && let Ok(handle) = pidfd_open(pid, PidfdFlags::empty())
-                            {
-                                supervisors.push((id, handle));
-                                // `ready` has no entry for this supervisor, so the next round looks at it.
-                            }
-                        }
-                        Err(_) => {}
-                    }
-                    wanted.map_or(Ok(()), Namespaces::come_back)?;
-                }
-                _ => open = false,
-            }
-        }
-        orphans |= reap(&mut supervisors, &ready);
-        if watched.elapsed() >= Duration::from_secs(1) {
-            watched = Instant::now();
-            kill_stopped(&supervisors);
-        }
-        orphans = orphans && end_orphans(&supervisors);
-    }
-    Ok(())
-}
-
-/// Forgets supervisors that have ended. Returns whether one of them was killed.
-fn reap(supervisors: &mut Vec<(i32, OwnedFd)>, ready: &[bool]) -> bool {
-    let mut killed = false;
-    let mut ready = ready.iter().copied();
-    supervisors.retain(|(id, _)| {
-        // A supervisor that was added in this round has no entry in `ready`.
-        if !ready.next().unwrap_or(false) {
-            return true;
-        }
-        match waitpid(Pid::from_raw(*id), WaitOptions::NOHANG) {
-            Ok(None) => true,
-            Ok(Some((_, status))) => {
-                killed |= status.exit_status() != Some(0);
-                false
-            }
-            Err(_) => false,
-        }
-    });
-    killed
-}
-
-/// Kills supervisors that were stopped by a signal or by a program that traces them (SUP4).
-fn kill_stopped(supervisors: &[(i32, OwnedFd)]) {
-    for (id, handle) in supervisors {
-        let Ok(stat) = std::fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
-        // The process's name, which stands before the state, may contain any text. So the state is read after the last
-        // `) `.
-        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
-        if matches!(state, Some('T' | 't')) {
-            let _ = pidfd_send_signal(handle, Signal::KILL);
-        }
-    }
-}
-
-/// Kills what a killed supervisor left behind, without waiting for it. Returns whether some of it may still be alive.
-fn end_orphans(supervisors: &[(i32, OwnedFd)]) -> bool {
-    let known: Vec<i32> = supervisors.iter().map(|(id, _)| *id).collect();
-    tree::kill(&known);
-    tree::reap(&known)
-}
+/// The time until a supervisor tries again to kill processes of which it has reached none.
+const AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
 /// Runs one program until all its descendants have ended. The program runs in a namespace if there is a `way` to make
-/// one. `prepared` is the result of [`Namespaces::prepare`].
-fn supervise(
+/// one. `prepared` is the result of [`namespace::Namespaces::prepare`].
+pub(super) fn supervise(
     thread: &SingleThread,
     way: Option<Way>,
     prepared: io::Result<()>,
@@ -249,7 +127,7 @@ fn run(thread: &SingleThread, order: Order, scope: Scope) {
     let _ = setpriority_process(None, PRIORITY);
     let mut limit = None;
     if Report::Started.send(&mut server).is_ok() {
-        limit = program.follow(&handle, &mut server, watch.as_mut(), launch.sandboxed);
+        limit = program.follow(handle.as_ref(), &mut server, watch.as_mut(), launch.sandboxed);
     }
     let failed = program.status.is_some_and(|status| status.exit_status() != Some(0));
     if failed {
@@ -310,7 +188,7 @@ impl Supervised {
     /// is killed, and the limit is returned.
     fn follow(
         &mut self,
-        handle: &OwnedFd,
+        handle: Option<&OwnedFd>,
         server: &mut UnixStream,
         mut watch: Option<&mut Meter>,
         sandboxed: bool,
@@ -318,10 +196,12 @@ impl Supervised {
         let mut limit = None;
         let mut looked = Instant::now();
         while self.status.is_none() {
-            let mut polled =
-                [PollFd::new(handle, PollFlags::IN), PollFd::new(server, PollFlags::IN)];
+            let mut polled = vec![PollFd::new(server, PollFlags::IN)];
+            polled.extend(handle.map(|handle| PollFd::new(handle, PollFlags::IN)));
             let _ = poll(&mut polled, Some(&TICK));
-            if !polled[1].revents().is_empty() {
+            let told = !polled[0].revents().is_empty();
+            drop(polled);
+            if told {
                 let mut wish = [0];
                 match server.read(&mut wish) {
                     Ok(1) => self.obey(wish[0], sandboxed),
@@ -373,10 +253,16 @@ impl Supervised {
                 Err(Errno::CHILD) => return left,
                 Ok(true) => {}
                 Ok(false) | Err(_) => {
-                    left += self.kill();
-                    // Wait until a killed process has ended. Its children become children of this process, and the next
-                    // round finds them.
-                    let _ = self.reap(WaitOptions::empty());
+                    let killed = self.kill();
+                    left += killed;
+                    if killed > 0 {
+                        // Wait until a killed process has ended. Its children become children of this process, and the
+                        // next round finds them.
+                        let _ = self.reap(WaitOptions::empty());
+                    } else {
+                        // A child is just ending, or the children cannot be listed at the moment.
+                        let _ = poll(&mut [], Some(&AGAIN));
+                    }
                 }
             }
         }
@@ -393,18 +279,20 @@ impl Supervised {
                 // everything in the namespace would be killed.
                 let own = if sandboxed { BUBBLEWRAP } else { 0 };
                 let mut asked = Vec::new();
-                tree::visit(&[], &mut |depth, _, handle| {
+                tree::visit(&[], &mut |depth, _, process| {
                     if depth > own {
-                        match handle.try_clone() {
-                            Ok(handle) => asked.push(handle),
+                        match process.try_clone() {
+                            Some(process) => asked.push(process),
                             // No more descriptors can be opened: ask this process now, out of order.
-                            Err(_) => drop(pidfd_send_signal(handle, Signal::TERM)),
+                            None => {
+                                process.signal(Signal::TERM);
+                            }
                         }
                     }
                 });
                 // Parents are asked first: a shell whose child ends before the shell is asked would report a failure.
-                for handle in asked.iter().rev() {
-                    let _ = pidfd_send_signal(handle, Signal::TERM);
+                for process in asked.iter().rev() {
+                    process.signal(Signal::TERM);
                 }
             }
             _ => {}
@@ -412,14 +300,15 @@ impl Supervised {
     }
 }
 
-/// Starts the program in a process group of its own.
+/// Starts the program in a process group of its own. Returns its id, and a descriptor that is readable once the program
+/// has ended. Without the descriptor, the end is noticed at the next [`TICK`].
 fn start(
     thread: &SingleThread,
     launch: &Launch,
     [stdin, stdout, stderr]: [OwnedFd; 3],
     file: Option<&OwnedFd>,
     group: Option<&Group>,
-) -> io::Result<(i32, OwnedFd)> {
+) -> io::Result<(i32, Option<OwnedFd>)> {
     let mut command = Command::new(&launch.program);
     let mut copied = Vec::new();
     if let Some(file) = file {
@@ -448,14 +337,8 @@ fn start(
         None => command.spawn()?.id().cast_signed(),
     };
     drop(copied);
-    let pid = Pid::from_raw(id).ok_or(Errno::INVAL)?;
-    match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(handle) => Ok((id, handle)),
-        Err(error) => {
-            Supervised { leader: id, status: None, scope: Scope::Tree, group: None }.end();
-            Err(error.into())
-        }
-    }
+    let ended = Pid::from_raw(id).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    Ok((id, ended))
 }
 
 /// Starts a command in a control group (CGRP2). The kernel forks into the group. If the kernel cannot do that, the new

@@ -1,6 +1,10 @@
+use super::fork_server::end_orphans;
 use super::*;
+use crate::os::ffi;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 
 fn shell(text: &str) -> Command {
@@ -20,6 +24,51 @@ fn alive(text: &str) -> usize {
     let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
     let lines = processes.filter_map(|p| std::fs::read_to_string(p.path().join("cmdline")).ok());
     lines.filter(|line| line.contains(text)).count()
+}
+
+async fn until_gone(mark: &str) {
+    let began = Instant::now();
+    while alive(mark) > 0 {
+        assert!(began.elapsed() < LONG, "it lives on");
+        // The kernel does not report the end of a process that is no child of this one.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Starts a program whose output nobody reads.
+async fn start(supervisors: &Supervisors, text: &str) -> std::io::Result<Running> {
+    let (_, stdout) = output_pipe()?;
+    let stderr = stdout.try_clone()?;
+    let streams = Streams { stdin: None, stdout: stdout.into(), stderr: stderr.into() };
+    let started = supervisors.spawn(shell(text).into(), streams);
+    tokio::time::timeout(LONG, started).await.expect("it starts or is refused")
+}
+
+/// The id of the fork server, which is started if there is none.
+fn fork_server(supervisors: &Supervisors) -> i32 {
+    let server = supervisors.fork_server().expect("one");
+    server.child.as_ref().expect("it runs").id().cast_signed()
+}
+
+/// Lets a process open only descriptors with numbers below `most`. Returns the limit that it had.
+fn limit_descriptors(id: i32, most: Option<u64>) -> Option<u64> {
+    let limit = Rlimit { current: most, maximum: getrlimit(Resource::Nofile).maximum };
+    prlimit(Pid::from_raw(id), Resource::Nofile, limit).expect("a limit").current
+}
+
+/// Whether this process runs the named test and no other. If not, a new process runs the test: the test changes what
+/// holds for its whole process.
+fn is_alone(test: &str) -> bool {
+    const ALONE: &str = "BRIGANDINE_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let mut command = Command::new(std::env::current_exe().expect("the tests' program"));
+    command.args(["--exact", &format!("os::process::tests::{test}")]).env(ALONE, "1");
+    let done = command.output().expect("it runs");
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&done.stderr));
+    false
 }
 
 #[tokio::test]
@@ -92,12 +141,7 @@ async fn a_program_whose_supervisor_is_killed_ends_as_well() {
     let supervisors = Supervisors::new(None);
     let error = capture(&supervisors, shell(&text).into(), LONG, 1000).await.unwrap_err();
     assert_eq!(error.to_string(), "cannot run: its supervisor was killed");
-    let began = std::time::Instant::now();
-    while alive(&mark) > 0 {
-        assert!(began.elapsed() < LONG, "it lives on");
-        // The kernel does not report the end of a process that is no child of this one.
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_gone(&mark).await;
     let done =
         capture(&supervisors, shell("echo on").into(), LONG, 1000).await.expect("others run");
     assert_eq!(done.stdout, b"on\n");
@@ -177,4 +221,109 @@ async fn a_supervisor_shows_nothing_of_the_server() {
         "tr '\\0' '\\n' < /proc/$PPID/environ | wc -l; ls -l /proc/$PPID/fd | grep -c ' -> /[^d]'";
     let done = captured(text, LONG).await.expect("runs");
     assert_eq!(String::from_utf8_lossy(&done.stdout), "0\n0\n", "{}", done.stderr);
+}
+
+#[tokio::test]
+async fn where_the_kernel_gives_no_pidfd_programs_run_and_nothing_outlives_them() {
+    if !is_alone("where_the_kernel_gives_no_pidfd_programs_run_and_nothing_outlives_them") {
+        return;
+    }
+    ffi::refuse_call(libc::SYS_pidfd_open).expect("a filter");
+    let own = std::process::id();
+    let supervisors = Supervisors::new(None);
+    assert_eq!(contained(&supervisors, "echo on").await, "on\n");
+    let (left, late, killed, others) =
+        (format!("30{own}"), format!("31{own}"), format!("32{own}"), format!("33{own}"));
+    let other = start(&supervisors, &format!("sleep {others}")).await.expect("runs");
+
+    let text = format!("(setsid sh -c 'sleep {left}; :' >/dev/null 2>&1 &); echo up");
+    let done = captured(&text, LONG).await.expect("ends");
+    assert_eq!(done.stdout, b"up\n");
+    assert_eq!(alive(&left), 0, "what the program left is gone");
+
+    let text = format!("sh -c 'sleep {late}; :' & sleep {late}");
+    let error = captured(&text, Duration::from_millis(50)).await.unwrap_err();
+    assert!(matches!(error, CaptureError::Timeout(_)), "{error}");
+    assert_eq!(alive(&late), 0, "what took too long is gone");
+
+    let text = format!("(sh -c 'sleep {killed}; :' &); kill -9 $PPID; sleep {killed}");
+    let error = capture(&supervisors, shell(&text).into(), LONG, 1000).await.unwrap_err();
+    assert_eq!(error.to_string(), "cannot run: its supervisor was killed");
+    until_gone(&killed).await;
+
+    assert!(alive(&others) > 0, "no other program was killed");
+    other.end().await;
+    assert_eq!(alive(&others), 0);
+}
+
+#[tokio::test]
+async fn a_supervisor_of_which_the_fork_server_gets_no_descriptor_is_no_orphan() {
+    let own = std::process::id();
+    let (mark, killed) = (format!("34{own}"), format!("35{own}"));
+    let supervisors = Supervisors::new(None);
+    let server = fork_server(&supervisors);
+    capture(&supervisors, shell("true").into(), LONG, 10).await.expect("runs");
+    // The lowest limit with which the program starts leaves room for its descriptors, and none for its supervisor's.
+    let mut running = None;
+    let mut before = None;
+    for most in 5..20 {
+        let old = limit_descriptors(server, Some(most));
+        before = before.or(old);
+        running = start(&supervisors, &format!("sleep {mark}")).await.ok();
+        if running.is_some() {
+            break;
+        }
+    }
+    let mut running = running.expect("it starts with twenty descriptors");
+    limit_descriptors(server, before);
+
+    let text = format!("setsid sleep {killed} >/dev/null 2>&1 & kill -9 $PPID; sleep {killed}");
+    let error = capture(&supervisors, shell(&text).into(), LONG, 1000).await.unwrap_err();
+    assert_eq!(error.to_string(), "cannot run: its supervisor was killed");
+    until_gone(&killed).await;
+
+    running.kill();
+    let end = running.ended().await.expect("its supervisor lives, and reports the end");
+    assert_eq!(end.status().signal(), Some(9));
+    assert_eq!(alive(&mark), 0);
+}
+
+#[tokio::test]
+async fn a_program_whose_descriptors_the_fork_server_cannot_take_is_refused_and_others_run() {
+    let supervisors = Supervisors::new(None);
+    let server = fork_server(&supervisors);
+    capture(&supervisors, shell("true").into(), LONG, 10).await.expect("runs");
+    let running = start(&supervisors, "sleep 60").await.expect("runs");
+    let before = limit_descriptors(server, Some(7));
+    for _ in 0..3 {
+        let error = start(&supervisors, "true").await.expect_err("refused");
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::MFILE.raw_os_error()), "{error}");
+    }
+    limit_descriptors(server, before);
+    assert_eq!(fork_server(&supervisors), server, "it is the same fork server");
+    let done = capture(&supervisors, shell("echo on").into(), LONG, 1000).await.expect("runs");
+    assert_eq!(done.stdout, b"on\n");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn what_a_killed_fork_server_left_is_killed_once_files_can_be_opened_again() {
+    if !is_alone("what_a_killed_fork_server_left_is_killed_once_files_can_be_opened_again") {
+        return;
+    }
+    let supervisors = Supervisors::new(None);
+    let server = fork_server(&supervisors);
+    let mark = format!("36{}", std::process::id());
+    let text = format!(
+        "(setsid sh -c 'sleep {mark}; :' >/dev/null 2>&1 &); kill -9 {server} $PPID; sleep {mark}"
+    );
+    let error = capture(&supervisors, shell(&text).into(), LONG, 1000).await.unwrap_err();
+    assert_eq!(error.to_string(), "cannot run: its supervisor was killed");
+    assert!(alive(&mark) > 0, "nothing has killed them yet");
+    let limit = Rlimit { current: Some(64), maximum: getrlimit(Resource::Nofile).maximum };
+    setrlimit(Resource::Nofile, limit).expect("a limit");
+    let files: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    end_orphans();
+    drop(files);
+    until_gone(&mark).await;
 }

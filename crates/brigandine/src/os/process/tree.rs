@@ -3,24 +3,31 @@
 //! A child keeps its id until this process reaps it, so it can be signalled safely. The kernel can reuse the ids of
 //! other descendants at any time. So each process is opened as a descriptor (pidfd). It is treated as a descendant only
 //! if `/proc` names its parent, and the parent's pidfd then shows that the parent is still alive.
+//!
+//! The kernel may refuse a descriptor: there are too many, memory is short, or a filter of system calls forbids
+//! pidfd_open. Then a child is signalled by its id, and a deeper descendant is passed over until it is a child, which
+//! it becomes when its ancestors have ended. So a caller that must reach all repeats until [`reap`] says that none is
+//! left.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, pidfd_open,
+    pidfd_send_signal, waitid, waitpid,
 };
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 
 /// How many levels of descendants are visited. Deeper processes move up when their parents end.
 const DEPTH_MAX: usize = 200;
 
-/// The ids of a process's children.
+/// The ids of a process's children. `None`: the process has ended, or its children cannot be listed, because no further
+/// file can be opened for example.
 ///
 /// A child that is just starting or ending may be missing, so callers that need all children ask again.
-pub(super) fn children(parent: i32) -> Vec<i32> {
+fn children(parent: i32) -> Option<Vec<i32>> {
     let mut found = Vec::new();
-    let Ok(tasks) = fs::read_dir(format!("/proc/{parent}/task")) else { return found };
-    for task in tasks.flatten() {
+    for task in fs::read_dir(format!("/proc/{parent}/task")).ok()?.flatten() {
         match fs::read_to_string(task.path().join("children")) {
             Ok(list) => {
                 found.extend(list.split_whitespace().filter_map(|id| id.parse::<i32>().ok()));
@@ -30,82 +37,137 @@ pub(super) fn children(parent: i32) -> Vec<i32> {
             Err(_) => {}
         }
     }
-    found
+    Some(found)
 }
 
 /// Like [`children`], but reads every process of the machine.
-fn search_children(parent: i32) -> Vec<i32> {
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let ids = processes.flatten().filter_map(|process| process.file_name().to_str()?.parse().ok());
-    ids.filter(|id| parent_of(*id) == Some(parent)).collect()
+fn search_children(parent: i32) -> Option<Vec<i32>> {
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc").ok()?.flatten() {
+        let name = process.file_name();
+        let Some(id) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        match fs::read_to_string(process.path().join("stat")) {
+            Ok(stat) if parent_in(&stat) == Some(parent) => found.push(id),
+            // The file cannot be opened, although the process is there.
+            Err(error) if error.kind() != ErrorKind::NotFound && process.path().exists() => {
+                return None;
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Some(found)
 }
 
 /// The parent of a process. The process may be dead but not reaped.
 fn parent_of(id: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    parent_in(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?)
+}
+
+/// The id of the parent, from the text of `/proc/ID/stat`.
+fn parent_in(stat: &str) -> Option<i32> {
     // The process's name stands before the parent's id and may contain any text, because the process chooses it.
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Whether a process is alive.
-fn is_alive(handle: &OwnedFd) -> bool {
-    let mut polled = [PollFd::new(handle, PollFlags::IN)];
-    matches!(poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
+/// A descendant of this process. A signal reaches this process and no other.
+#[derive(Debug)]
+pub(super) enum Process {
+    /// A process that is open as a descriptor.
+    Opened(OwnedFd),
+    /// A child of which the kernel gave no descriptor. It keeps its id, because nothing reaps it meanwhile.
+    Child(Pid),
 }
 
-fn open(id: i32) -> Option<OwnedFd> {
-    Pid::from_raw(id).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+impl Process {
+    fn child(id: i32) -> Option<Self> {
+        let pid = Pid::from_raw(id)?;
+        Some(open(id).unwrap_or(Self::Child(pid)))
+    }
+
+    fn is_alive(&self) -> bool {
+        match self {
+            Self::Opened(handle) => {
+                let mut polled = [PollFd::new(handle, PollFlags::IN)];
+                matches!(poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
+            }
+            Self::Child(pid) => {
+                let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+                matches!(waitid(WaitId::Pid(*pid), look), Ok(None))
+            }
+        }
+    }
+
+    /// Sends a signal. `false`: the process has ended, or may not be signalled.
+    pub(super) fn signal(&self, signal: Signal) -> bool {
+        match self {
+            Self::Opened(handle) => pidfd_send_signal(handle, signal).is_ok(),
+            Self::Child(pid) => kill_process(*pid, signal).is_ok(),
+        }
+    }
+
+    /// `None`: no further descriptor can be opened.
+    pub(super) fn try_clone(&self) -> Option<Self> {
+        match self {
+            Self::Opened(handle) => handle.try_clone().ok().map(Self::Opened),
+            Self::Child(pid) => Some(Self::Child(*pid)),
+        }
+    }
 }
 
-/// Calls `f` with the depth (1 for a child), the id and the descriptor of every living descendant, except for `except`
-/// and their descendants. A process comes after its descendants.
-pub(super) fn visit(except: &[i32], f: &mut impl FnMut(usize, i32, &OwnedFd)) {
+fn open(id: i32) -> Option<Process> {
+    let opened = Pid::from_raw(id).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    opened.map(Process::Opened)
+}
+
+/// Calls `f` with the depth (1 for a child), the id and the process of every living descendant, except for `except` and
+/// their descendants. A process comes after its descendants.
+pub(super) fn visit(except: &[i32], f: &mut impl FnMut(usize, i32, &Process)) {
     walk(except, &mut |_| {}, f);
 }
 
 /// Calls `before` with a process before its children are listed, and `after` once its descendants have been visited.
 fn walk(
     except: &[i32],
-    before: &mut impl FnMut(&OwnedFd),
-    after: &mut impl FnMut(usize, i32, &OwnedFd),
+    before: &mut impl FnMut(&Process),
+    after: &mut impl FnMut(usize, i32, &Process),
 ) {
-    for id in children(own()) {
+    for id in children(own()).unwrap_or_default() {
         if !except.contains(&id)
-            && let Some(handle) = open(id)
+            && let Some(process) = Process::child(id)
         {
-            walk_one(id, &handle, 1, before, after);
+            walk_one(id, &process, 1, before, after);
         }
     }
 }
 
 fn walk_one(
     id: i32,
-    handle: &OwnedFd,
+    process: &Process,
     depth: usize,
-    before: &mut impl FnMut(&OwnedFd),
-    after: &mut impl FnMut(usize, i32, &OwnedFd),
+    before: &mut impl FnMut(&Process),
+    after: &mut impl FnMut(usize, i32, &Process),
 ) {
-    before(handle);
+    before(process);
     if depth < DEPTH_MAX {
-        for child in children(id) {
+        for child in children(id).unwrap_or_default() {
             if let Some(found) = open(child)
                 && parent_of(child) == Some(id)
-                && is_alive(handle)
+                && process.is_alive()
             {
                 walk_one(child, &found, depth + 1, before, after);
             }
         }
     }
-    if is_alive(handle) {
-        after(depth, id, handle);
+    if process.is_alive() {
+        after(depth, id, process);
     }
 }
 
 /// Stops every descendant, parents first, so that none forks during the next walk.
 pub(super) fn stop() {
-    let stop = &mut |handle: &OwnedFd| {
-        let _ = pidfd_send_signal(handle, Signal::STOP);
+    let stop = &mut |process: &Process| {
+        process.signal(Signal::STOP);
     };
     // The second walk finds what was forked during the first one.
     for _ in 0..2 {
@@ -113,19 +175,18 @@ pub(super) fn stop() {
     }
 }
 
-/// Kills every descendant, except for `except` and their descendants. Returns how many there were.
+/// Kills every descendant, except for `except` and their descendants. Returns how many it has killed.
 pub(super) fn kill(except: &[i32]) -> u32 {
     let mut killed = 0;
-    visit(except, &mut |_, _, handle| {
-        killed += u32::from(pidfd_send_signal(handle.as_fd(), Signal::KILL).is_ok());
-    });
+    visit(except, &mut |_, _, process| killed += u32::from(process.signal(Signal::KILL)));
     killed
 }
 
-/// Reaps children that have ended, except for `except`. Returns whether any other child is alive.
+/// Reaps children that have ended, except for `except`. Returns whether any other child may be alive.
 pub(super) fn reap(except: &[i32]) -> bool {
+    let Some(children) = children(own()) else { return true };
     let mut left = false;
-    for id in children(own()) {
+    for id in children {
         if !except.contains(&id) {
             left |= matches!(waitpid(Pid::from_raw(id), WaitOptions::NOHANG), Ok(None));
         }
