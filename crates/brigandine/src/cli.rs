@@ -68,9 +68,10 @@ pub(crate) enum Command {
     Restart(Change),
     /// Delete evaluations that need not be kept, with their builds, build logs and outputs
     ///
-    /// `keep` in a specification says which evaluations are kept, or else `[keep]` in the server's configuration; by default
-    /// all are. Pending builds, the newest evaluation of a specification, its newest that succeeded, and the one that
-    /// its inputs are at are never deleted. A running server prunes every hour, and when this command tells it to.
+    /// `keep` in a specification says which evaluations are kept, or else `[keep]` in the server's configuration; by
+    /// default all are. Pending builds, the newest evaluation of a specification, its newest that succeeded, and the
+    /// one that its inputs are at are never deleted. A running server prunes every hour, and when this command tells it
+    /// to.
     Prune(Prune),
     /// Print a script with which a shell completes this command line
     ///
@@ -103,7 +104,7 @@ pub(crate) enum Import {
     /// Both schemas of summer 2018 are known, and later ones as far as they add to them. The file is
     /// only read. An import that was interrupted goes on when the command is given again. Imported
     /// specifications are disabled, and builds that were waiting stay in the queue: this server does
-    /// not know how to build them.
+    /// not know how to build them. What this server has no place for is counted and named at the end.
     Cuirass {
         #[command(flatten)]
         state: State,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Failure, print_json, say};
 use crate::cli;
 use crate::model;
-use crate::store::{self, Step};
+use crate::store::{self, LeftOut, Step};
 
 /// The least time between two lines of progress, if standard error is a terminal.
 const TERMINAL_PAUSE: Duration = Duration::from_millis(200);
@@ -70,6 +70,10 @@ pub(crate) fn run(arguments: &cli::Import) -> Result<(), Failure> {
     }
     if done.logs > 0 {
         say(&format!("the logs of {} builds stay files of Cuirass's", done.logs));
+    }
+    for LeftOut { table, column, rows, what } in &done.left_out {
+        let column = column.map(|column| format!(".{column}")).unwrap_or_default();
+        say(&format!("not imported: {table}{column} ({what}), {rows} rows"));
     }
     Ok(())
 }

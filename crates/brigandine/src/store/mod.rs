@@ -25,7 +25,7 @@ pub use builds::{Claimed, Finish, build, finish, job_builds, job_history, output
 pub use database::{Database, DatabaseError, Snapshot, Transaction};
 pub use derivations::derivation_key;
 pub use evaluations::{evaluation, evaluations};
-pub use import::{CuirassError, ImportError, Imported, Step, make_sample, mix};
+pub use import::{CuirassError, ImportError, Imported, LeftOut, Step, make_sample, mix};
 pub use registering::{Begun, NewJob, Registered, begin_evaluation, register};
 pub use schema::SchemaError;
 pub use server::{OpenError, open_as_it_is};

@@ -1,11 +1,12 @@
 //! The beginning of an import: tables, specifications, evaluations.
 
 use super::outcome::ImportError;
-use super::source::{CuirassError, CuirassEvaluation, CuirassSpecification, Source};
+use super::source::{CuirassError, CuirassEvaluation, CuirassInput, CuirassSpecification, Source};
 use crate::model::{Evaluator, Input, Reference, Specification, SpecificationId, Timestamp};
 use crate::store::query::integer;
 use crate::store::{schema, specifications};
 use rusqlite::{Connection, params};
+use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -72,7 +73,8 @@ pub(super) fn begin(
 }
 
 /// Translates a specification of Cuirass to one of this server. This server has no evaluator for Guix, so the
-/// specification is disabled until an operator replaces it. The settings of Cuirass's evaluator become the arguments.
+/// specification is disabled until an operator replaces it. The settings of Cuirass's evaluator become the arguments,
+/// and with them everything that this server has no field for.
 fn translate(from: &CuirassSpecification) -> Result<Specification, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if from.name.is_empty() || !from.name.chars().all(plain) {
@@ -82,13 +84,27 @@ fn translate(from: &CuirassSpecification) -> Result<Specification, String> {
             from.name.escape_debug()
         ));
     }
-    let text = |text: &str| serde_json::Value::String(text.to_owned());
-    let arguments = [
+    let mut arguments = [
         ("proc", text(&from.proc)),
         ("proc-args", text(&from.proc_args)),
         ("load-path-inputs", text(&from.load_path_inputs)),
         ("package-path-inputs", text(&from.package_path_inputs)),
-    ];
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into_iter()
+    .collect::<Map<_, _>>();
+    if let Some(outputs) = &from.build_outputs {
+        arguments.insert("build-outputs".to_owned(), text(outputs));
+    }
+    let more: Map<_, _> = from
+        .inputs
+        .iter()
+        .map(|input| (input.name.clone(), Value::Object(rest_of(input))))
+        .filter(|(_, rest)| rest.as_object().is_some_and(|rest| !rest.is_empty()))
+        .collect();
+    if !more.is_empty() {
+        arguments.insert("inputs".to_owned(), Value::Object(more));
+    }
     Ok(Specification {
         name: from.name.clone(),
         description: "imported from Cuirass".to_owned(),
@@ -111,15 +127,37 @@ fn translate(from: &CuirassSpecification) -> Result<Specification, String> {
         evaluator: Evaluator::Command {
             input: Some(from.proc_input.clone()),
             command: vec![from.proc_file.clone()],
-            arguments: arguments.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+            arguments,
             timeout_s: None,
         },
         interval_s: None,
         keep: None,
-        priority: 0,
+        priority: from.priority,
         network: false,
         enabled: false,
     })
+}
+
+fn text(text: &str) -> Value {
+    Value::String(text.to_owned())
+}
+
+/// What Cuirass knows of an input and this server's [`Input`] has no field for.
+fn rest_of(input: &CuirassInput) -> Map<String, Value> {
+    // The compiler refuses this pattern if a field is missing.
+    let CuirassInput { name: _, url: _, load_path, no_compile, branch, tag, revision } = input;
+    let mut rest = Map::new();
+    if !load_path.is_empty() {
+        rest.insert("load-path".to_owned(), text(load_path));
+    }
+    if *no_compile {
+        rest.insert("no-compile".to_owned(), Value::Bool(true));
+    }
+    // The first of the three that is there is the input's reference.
+    let references = [("revision", revision), ("tag", tag), ("branch", branch)];
+    let named = references.into_iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
+    rest.extend(named.skip(1).map(|(key, value)| (key.to_owned(), text(value))));
+    rest
 }
 
 /// Stands for a time that is not known yet. It is replaced by the time at which the evaluation's first build was

@@ -6,11 +6,13 @@
 //! little. A database with an unknown table or column is refused, and the error names it: ignoring it silently might
 //! lose data.
 
+use super::outcome::LeftOut;
 use super::source::{
     CuirassBuild, CuirassError, CuirassEvaluation, CuirassInput, CuirassSpecification, Result,
     Source,
 };
-use crate::model::BuildStatus;
+use super::unplaced;
+use crate::model::{BuildStatus, Weather};
 use crate::store::derivations::derivation_key;
 use crate::store::query::{Columns, Query, read};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
@@ -49,7 +51,7 @@ const OPTIONAL: &[(&str, &str)] = &[
     ("Checkouts", "specification revision evaluation input directory timestamp"),
 ];
 
-/// Tables that are ignored: Cuirass notes its own work in them.
+/// Tables that are not imported: Cuirass notes its own work in them. Their rows are counted (`unplaced.rs`).
 const LEFT_OUT: &[&str] = &["Stamps", "Events", "Metrics", "Workers", "SchemaVersion"];
 
 /// A database of Cuirass, opened read-only.
@@ -63,6 +65,8 @@ pub(super) struct Cuirass {
     has_checkouts: bool,
     /// The query for the evaluations.
     evaluations: String,
+    /// The query for the specifications.
+    specifications: String,
 }
 
 type Names = HashSet<String>;
@@ -112,7 +116,8 @@ impl Cuirass {
             );
         }
         let evaluations = select_evaluations(&columns_of["Evaluations"]);
-        Ok(Self { conn, builds, outputs_by_build, has_checkouts, evaluations })
+        let specifications = select_specifications(&columns_of["Specifications"]);
+        Ok(Self { conn, builds, outputs_by_build, has_checkouts, evaluations, specifications })
     }
 }
 
@@ -127,22 +132,27 @@ impl Source for Cuirass {
         Ok(self.conn.query_row("SELECT count(*) FROM Outputs", [], |row| row.get(0))?)
     }
 
+    fn left_out(&self) -> Result<Vec<LeftOut>> {
+        unplaced::count(&self.conn)
+    }
+
     fn specifications(&self) -> Result<Vec<CuirassSpecification>> {
-        let sql = "SELECT name, load_path_inputs, package_path_inputs, proc_input, proc_file, proc,
-             proc_args FROM Specifications ORDER BY rowid";
-        let mut found: Vec<CuirassSpecification> = self.conn.all(sql, [], |row| {
+        let mut found: Vec<CuirassSpecification> = self.conn.all(&self.specifications, [], |row| {
             let columns = &mut Columns::of(row);
             Ok(read!(columns: CuirassSpecification {
-                name, load_path_inputs, package_path_inputs, proc_input, proc_file, proc, proc_args;
-                inputs: Vec::new()
+                name, load_path_inputs, package_path_inputs, proc_input, proc_file, proc, proc_args,
+                build_outputs, priority; inputs: Vec::new()
             }))
         })?;
         for specification in &mut found {
-            let sql = "SELECT name, url, branch, tag, revision FROM Inputs WHERE specification = ?1
-                 ORDER BY rowid";
+            let sql =
+                "SELECT name, url, ifnull(load_path, ''), ifnull(no_compile_p, 0) <> 0, branch,
+                 tag, revision FROM Inputs WHERE specification = ?1 ORDER BY rowid";
             specification.inputs = self.conn.all(sql, [&specification.name], |row| {
                 let columns = &mut Columns::of(row);
-                Ok(read!(columns: CuirassInput { name, url, branch, tag, revision }))
+                Ok(read!(columns: CuirassInput {
+                    name, url, load_path, no_compile, branch, tag, revision
+                }))
             })?;
         }
         Ok(found)
@@ -242,14 +252,26 @@ fn select_builds(columns: &Names, tables: &Names) -> Result<String> {
     let or_zero = |column: &str| {
         if has(column) { format!("ifnull(b.{column}, 0)") } else { "0".to_owned() }
     };
+    let weather = if has("weather") { "ifnull(b.weather, -1)" } else { "-1" };
+    // Cuirass builds the lowest priority first, this server the highest.
     Ok(format!(
-        "SELECT {id}, b.derivation, b.evaluation, {names}, b.status, b.timestamp, b.starttime,
-         b.stoptime, {}, {}, {}, b.log <> '' FROM Builds AS b{join}
+        "SELECT {id}, b.derivation, b.evaluation, {names}, b.status, {weather}, b.timestamp,
+         b.starttime, b.stoptime, -{}, {}, {}, b.log <> '' FROM Builds AS b{join}
          WHERE {id} > ?1 ORDER BY {id}",
         or_zero("priority"),
         or_zero("timeout"),
         or_zero("max_silent"),
     ))
+}
+
+/// The query for the specifications. The columns of `Specifications` decide its text.
+fn select_specifications(columns: &Names) -> String {
+    let outputs = if columns.contains("build_outputs") { "build_outputs" } else { "NULL" };
+    let priority = if columns.contains("priority") { "-ifnull(priority, 0)" } else { "0" };
+    format!(
+        "SELECT name, load_path_inputs, package_path_inputs, proc_input, proc_file, proc, proc_args,
+         {outputs}, {priority} FROM Specifications ORDER BY rowid"
+    )
 }
 
 /// The query for the evaluations. The columns of `Evaluations` decide its text.
@@ -285,10 +307,14 @@ fn build_from_row(row: &Row<'_>) -> Result<CuirassBuild> {
     let Some(status) = BuildStatus::from_code(code) else {
         return unknown(format!("build {id} has status {code}, which is not known"));
     };
+    let code = columns.take()?;
+    let Some(weather) = Weather::from_code(code) else {
+        return unknown(format!("build {id} has weather {code}, which is not known"));
+    };
     Ok(read!(columns: CuirassBuild {
         timestamp, started_at, stopped_at, priority, timeout_s, max_silent_s, has_log;
         id, derivation_key: derivation_key(&derivation), derivation, evaluation, job, system,
-        nix_name, status, outputs: Vec::new()
+        nix_name, status, weather, outputs: Vec::new()
     }))
 }
 

@@ -18,8 +18,9 @@ mod slice;
 mod source;
 #[cfg(test)]
 mod tests;
+mod unplaced;
 
-pub use outcome::{ImportError, Imported, Step};
+pub use outcome::{ImportError, Imported, LeftOut, Step};
 pub use sample::mix;
 pub use source::CuirassError;
 
@@ -111,6 +112,12 @@ fn import(
     if outputs != done.outputs {
         progress(Step::Other("outputs that do not lie beside their builds".to_owned()));
         done.outputs = look_up_outputs(&mut conn, &*cuirass, &path, source)?;
+    }
+    progress(Step::Other("what has no place here".to_owned()));
+    done.left_out = cuirass.left_out().map_err(from)?;
+    if outputs > done.outputs {
+        let (rows, what) = (outputs - done.outputs, "outputs of builds that are not there");
+        done.left_out.push(LeftOut { table: "Outputs", column: None, rows, what });
     }
     schema::make_indexes(&conn, &|text| progress(Step::Other(text)))
         .map_err(|error| ImportError::Schema(path.clone(), error))?;

@@ -41,7 +41,7 @@ pub enum Step {
 }
 
 /// What was imported.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Imported {
     /// The number of specifications.
     pub specifications: usize,
@@ -57,4 +57,19 @@ pub struct Imported {
     pub logs: i64,
     /// How many builds an earlier, interrupted import had stored.
     pub resumed_at: i64,
+    /// What was not imported, because this server has no place for it.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Something of the source that was not imported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// The table.
+    pub table: &'static str,
+    /// The column; `None`: whole rows were not imported.
+    pub column: Option<&'static str>,
+    /// The number of rows in which there is something.
+    pub rows: i64,
+    /// What it says, for people.
+    pub what: &'static str,
 }

@@ -1,10 +1,11 @@
 //! A source with any number of sample builds: four specifications, evaluations of two thousand jobs, names and store
 //! paths of usual lengths. The same number always gives the same builds.
 
+use super::outcome::LeftOut;
 use super::source::{
     CuirassBuild, CuirassEvaluation, CuirassInput, CuirassSpecification, Result, Source,
 };
-use crate::model::BuildStatus;
+use crate::model::{BuildStatus, Weather};
 use crate::store::derivations::derivation_key;
 
 /// The number of jobs of an evaluation.
@@ -88,6 +89,7 @@ impl Sample {
             system: system.to_owned(),
             nix_name: name,
             status,
+            weather: Weather::Unknown,
             timestamp,
             started_at,
             stopped_at: started_at + 1 + (dice % 900).cast_signed(),
@@ -110,6 +112,10 @@ impl Source for Sample {
         Ok(count.sum())
     }
 
+    fn left_out(&self) -> Result<Vec<LeftOut>> {
+        Ok(Vec::new())
+    }
+
     fn specifications(&self) -> Result<Vec<CuirassSpecification>> {
         let specification = |(name, _): (&str, u64)| CuirassSpecification {
             name: name.to_owned(),
@@ -119,9 +125,13 @@ impl Source for Sample {
             proc_file: "jobs".to_owned(),
             proc: String::new(),
             proc_args: String::new(),
+            build_outputs: None,
+            priority: 0,
             inputs: vec![CuirassInput {
                 name: "source".to_owned(),
                 url: "https://example.org/source.git".to_owned(),
+                load_path: String::new(),
+                no_compile: false,
                 branch: Some(name.to_owned()),
                 tag: None,
                 revision: None,

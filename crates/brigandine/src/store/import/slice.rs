@@ -3,7 +3,7 @@
 use super::begin::UNKNOWN_AT;
 use super::outcome::Imported;
 use super::source::{CuirassBuild, CuirassError};
-use crate::model::BuildStatus;
+use crate::model::{BuildStatus, Weather};
 use crate::store::query::integer;
 use rusqlite::{Connection, params};
 use std::collections::HashMap;
@@ -36,8 +36,8 @@ impl Slice {
              job, system, nix_name, priority, status, weather, backend, attempt, losses, waiting,
              message, timeout_s, max_silent_s, submitted_at, started_at, stopped_at, log_path,
              log_bytes, log_digest)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, -1, 1, 0, 0, 0, '', ?11, ?12, ?13,
-             ?14, ?15, '', 0, '')",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1, 0, 0, 0, '', ?12, ?13, ?14,
+             ?15, ?16, '', 0, '')",
         )?;
         let mut output =
             tx.prepare_cached("INSERT INTO output (build_id, name, path) VALUES (?1, ?2, ?3)")?;
@@ -58,6 +58,7 @@ impl Slice {
                     build.stopped_at.max(build.started_at).max(build.timestamp).max(1);
             } else {
                 (build.started_at, build.stopped_at) = (0, 0);
+                build.weather = Weather::Unknown;
             }
             insert.execute(params![
                 build.id,
@@ -70,6 +71,7 @@ impl Slice {
                 build.nix_name,
                 build.priority,
                 build.status,
+                build.weather,
                 build.timeout_s.max(0),
                 build.max_silent_s.max(0),
                 build.timestamp,

@@ -1,6 +1,7 @@
 //! The interface of an import's sources, and their rows as plain values.
 
-use crate::model::BuildStatus;
+use super::outcome::LeftOut;
+use crate::model::{BuildStatus, Weather};
 
 /// Why a source cannot be imported.
 #[derive(Debug)]
@@ -40,6 +41,10 @@ pub(super) struct CuirassSpecification {
     pub(super) proc_file: String,
     pub(super) proc: String,
     pub(super) proc_args: String,
+    /// `None`: the database has none, because it is older.
+    pub(super) build_outputs: Option<String>,
+    /// The highest is built first, as everywhere in this server.
+    pub(super) priority: i64,
     pub(super) inputs: Vec<CuirassInput>,
 }
 
@@ -48,6 +53,9 @@ pub(super) struct CuirassSpecification {
 pub(super) struct CuirassInput {
     pub(super) name: String,
     pub(super) url: String,
+    pub(super) load_path: String,
+    /// Whether Cuirass does not compile the input.
+    pub(super) no_compile: bool,
     pub(super) branch: Option<String>,
     pub(super) tag: Option<String>,
     pub(super) revision: Option<String>,
@@ -78,9 +86,11 @@ pub(super) struct CuirassBuild {
     pub(super) system: String,
     pub(super) nix_name: String,
     pub(super) status: BuildStatus,
+    pub(super) weather: Weather,
     pub(super) timestamp: i64,
     pub(super) started_at: i64,
     pub(super) stopped_at: i64,
+    /// The highest is built first, as everywhere in this server.
     pub(super) priority: i64,
     pub(super) timeout_s: i64,
     pub(super) max_silent_s: i64,
@@ -94,6 +104,8 @@ pub(super) trait Source {
     fn size(&self) -> Result<(i64, i64)>;
     /// The number of outputs.
     fn outputs(&self) -> Result<i64>;
+    /// What the source has and this server has no place for.
+    fn left_out(&self) -> Result<Vec<LeftOut>>;
     /// All specifications with their inputs.
     fn specifications(&self) -> Result<Vec<CuirassSpecification>>;
     /// All evaluations, by id.

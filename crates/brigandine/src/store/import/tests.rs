@@ -1,6 +1,8 @@
 //! Imports from databases with the schemas of Cuirass, which the tests fill row by row.
 
-use crate::model::{BuildFilter, BuildId, BuildStatus, Cancel, EvaluationId};
+use crate::model::{
+    BuildFilter, BuildId, BuildStatus, Cancel, EvaluationId, Evaluator, Reference, Weather,
+};
 use crate::os::state_dir::StateDir;
 use crate::store::builds::claim_for;
 use crate::store::*;
@@ -101,7 +103,8 @@ async fn check(source: &Path, state: &Path, later: bool) {
         assert_eq!((first.id.get(), first.evaluation.get()), (7, 3));
         assert_eq!((first.submitted_at, first.started_at, first.stopped_at), (100, 110, 150));
         assert_eq!((&*first.job, &*first.specification), ("x.s", "master"));
-        assert_eq!(first.priority, if later { 4 } else { 0 });
+        // Cuirass builds the lowest priority first, this server the highest.
+        assert_eq!(first.priority, if later { -4 } else { 0 });
         let names: Vec<_> = outputs(s, &[first.id])?.remove(&first.id).unwrap_or_default();
         assert_eq!(
             names.iter().map(|o| &*o.path).collect::<Vec<_>>(),
@@ -171,6 +174,93 @@ async fn later_schemas_are_known_as_far_as_they_add_to_these() {
     check(&source, &directory.path().join("state"), true).await;
 }
 
+/// Columns and rows that later versions of Cuirass have.
+const MORE: &str = "
+    ALTER TABLE Specifications ADD COLUMN build_outputs;
+    ALTER TABLE Specifications ADD COLUMN priority;
+    UPDATE Specifications SET build_outputs = '((iso (job . \"x\")))', priority = 9;
+    UPDATE Inputs SET tag = 'v2', load_path = 'modules' WHERE name = 'guix';
+    UPDATE Inputs SET no_compile_p = 0 WHERE name = 'more';
+    INSERT INTO Inputs VALUES ('gone', 'guix', 'https://example.org/g.git', '.', 'm', NULL, NULL, 1);
+    ALTER TABLE Builds ADD COLUMN worker;
+    ALTER TABLE Builds ADD COLUMN weather;
+    ALTER TABLE Builds ADD COLUMN last_status;
+    UPDATE Builds SET worker = 'overdrive1', last_status = 1 WHERE id IN (7, 8);
+    UPDATE Builds SET weather = 0, worker = '' WHERE id = 7;
+    UPDATE Builds SET weather = 3 WHERE id IN (8, 12);
+    INSERT INTO Checkouts VALUES ('master', 'eeee', 99, 'guix', '', 0);
+    INSERT INTO Outputs VALUES ('/gnu/store/gone.drv', 'out', '/gnu/store/gone');
+    INSERT INTO Stamps VALUES ('master', 'aaaa bbbb');
+    INSERT INTO Events VALUES (1), (2);";
+
+#[tokio::test]
+async fn what_has_a_place_is_imported_and_everything_else_is_counted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let old = august(directory.path());
+    let attach = format!("ATTACH '{}' AS old", old.display());
+    let source = make(directory.path(), "more.sqlite", &[&attach, BOTH, LATER, MORE]);
+    let state = directory.path().join("state");
+    let done = import(&source, &state).expect("imports");
+    let left: Vec<_> =
+        done.left_out.iter().map(|left| (left.table, left.column, left.rows)).collect();
+    assert_eq!(
+        left,
+        [
+            ("Builds", Some("worker"), 1),
+            ("Builds", Some("last_status"), 2),
+            ("Checkouts", Some("directory"), 2),
+            ("Checkouts", Some("timestamp"), 2),
+            ("Checkouts", None, 1),
+            ("Inputs", None, 1),
+            ("Stamps", None, 1),
+            ("Events", None, 2),
+            ("Outputs", None, 1),
+        ]
+    );
+    let database = open(&state).await.expect("opens");
+    let found = database.read(|s| {
+        let specification = specification(s, "master")?.expect("the specification").specification;
+        assert_eq!(specification.priority, -9, "Cuirass builds the lowest first");
+        let tag = Reference::Tag("v2".to_owned());
+        assert_eq!(specification.inputs[0].reference, tag);
+        let Evaluator::Command { arguments, .. } = &specification.evaluator else {
+            panic!("another evaluator")
+        };
+        assert_eq!(arguments["build-outputs"], "((iso (job . \"x\")))");
+        assert_eq!(
+            arguments["inputs"],
+            serde_json::json!({
+                "guix": { "load-path": "modules", "no-compile": true, "branch": "m" },
+                "more": { "load-path": "." },
+            })
+        );
+        for (name, weather) in [
+            ("a-x.drv", Weather::NewSuccess),
+            ("b-y.drv", Weather::StillFailing),
+            ("c-x.drv", Weather::Unknown),
+            // It was running in Cuirass, and waits here.
+            ("e-z.drv", Weather::Unknown),
+        ] {
+            assert_eq!(build_named(s, name)?.expect(name).weather, weather, "{name}");
+        }
+        Ok(())
+    });
+    found.await.expect("reads");
+    database.close().await.expect("closes");
+}
+
+#[test]
+fn jobs_without_a_build_of_their_evaluation_are_counted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let old = august(directory.path());
+    let attach = format!("ATTACH '{}' AS old", old.display());
+    let row = "INSERT INTO Derivations VALUES ('/gnu/store/a-x.drv', 5, 'x.s', 's', 'x')";
+    let source = make(directory.path(), "july.sqlite", &[&attach, BOTH, EVALUATIONS, JULY, row]);
+    let done = import(&source, &directory.path().join("state")).expect("imports");
+    assert_eq!(done.left_out.len(), 1, "{:?}", done.left_out);
+    assert_eq!((done.left_out[0].table, done.left_out[0].rows), ("Derivations", 1));
+}
+
 #[tokio::test]
 async fn an_import_that_was_cut_goes_on_where_it_stood() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -220,6 +310,7 @@ fn what_is_not_understood_is_refused_by_its_name() {
         ("ALTER TABLE Builds DROP COLUMN stoptime", "`Builds` has no column `stoptime`"),
         ("DROP TABLE Inputs", "no table `Inputs`"),
         ("UPDATE Builds SET status = 9 WHERE rowid = 8", "build 8 has status 9"),
+        ("ALTER TABLE Builds ADD COLUMN weather DEFAULT 4", "build 7 has weather 4"),
         ("DELETE FROM Evaluations WHERE id = 3", "build 7 is of evaluation 3"),
         ("UPDATE Evaluations SET specification = 'x' WHERE id = 5", "evaluation 5 is of `x`"),
         ("UPDATE Specifications SET name = 'a/b'", "specification `a/b`"),
