@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::output::say;
+use crate::site::UPDATES;
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Row {
@@ -78,7 +79,9 @@ impl Figures {
         }
         say(&format!("server start to the first page     {:9.1} ms", self.first_page_ms));
         if let Some(rate) = self.updates_per_s_under_load {
-            say(&format!("status updates under load          {rate:9.0} per s"));
+            say(&format!(
+                "status updates under load          {rate:9.0} per s; {UPDATES} were asked for"
+            ));
         }
         if let Some(rate) = self.bulk_updates_per_s {
             say(&format!("status updates in bulk             {rate:9.0} per s"));

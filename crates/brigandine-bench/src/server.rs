@@ -90,15 +90,14 @@ async fn obey(mut load: Load) -> Result<(), Failure> {
             }
         }
     })?;
-    let mut rate = 0_u64;
+    let mut rate = Rate::default();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
     loop {
         let line = tokio::select! {
             line = lines.recv() => line.transpose()?,
-            _ = tick.tick(), if rate > 0 => {
-                let share = rate * TICK.as_millis() as u64 / 1000;
-                load.steadily(usize::try_from(share.max(1)).unwrap_or(1)).await?;
+            _ = tick.tick(), if rate.per_s > 0 => {
+                load.steadily(rate.portion()).await?;
                 continue;
             }
         };
@@ -116,7 +115,7 @@ async fn obey(mut load: Load) -> Result<(), Failure> {
                 say("ok");
             }
             "updates" => {
-                rate = number as u64;
+                rate = Rate { per_s: number, owed: 0 };
                 tick.reset();
                 say("ok");
             }
@@ -133,6 +132,25 @@ async fn obey(mut load: Load) -> Result<(), Failure> {
             "updated" => say(&load.done.swap(0, Ordering::Relaxed).to_string()),
             other => return Err(failed(format!("what is `{other}`?"))),
         }
+    }
+}
+
+/// A steady load.
+#[derive(Debug, Default)]
+struct Rate {
+    /// Updates per second; 0: none.
+    per_s: usize,
+    /// What the last portion left over, in updates times the ticks of a second: less than one update.
+    owed: usize,
+}
+
+impl Rate {
+    /// The number of updates of the next tick. Over a second, the portions add up to the rate.
+    fn portion(&mut self) -> usize {
+        let ticks = usize::try_from(1000 / TICK.as_millis()).unwrap_or(1);
+        let owed = self.owed + self.per_s;
+        self.owed = owed % ticks;
+        owed / ticks
     }
 }
 
@@ -421,7 +439,19 @@ fn change(tx: &store::Transaction, templates: &[Template], update: Update) -> ru
 
 #[cfg(test)]
 mod tests {
-    use super::like;
+    use super::{Rate, TICK, like};
+
+    #[test]
+    fn a_second_has_as_many_updates_as_were_asked_for() {
+        for per_s in [1, 3, 150, 199, 200, 201, 250, 399, 2000, 12_345] {
+            let mut rate = Rate { per_s, owed: 0 };
+            let ticks = 1000 / TICK.as_millis();
+            for second in 1..=3 {
+                let made: usize = (0..ticks).map(|_| rate.portion()).sum();
+                assert_eq!(made, per_s, "in second {second}");
+            }
+        }
+    }
 
     #[test]
     fn a_path_that_is_made_like_another_differs_in_its_digest_alone() {

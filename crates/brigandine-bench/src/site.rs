@@ -19,7 +19,7 @@ use brigandine::model;
 use brigandine::{StateDir, store};
 
 /// The status updates per second under which pages are measured.
-const UPDATES: u64 = 2000;
+pub(crate) const UPDATES: u64 = 2000;
 /// The most requests that `survey` sends, to count the entries of their answers. Each route is surveyed twice: before
 /// and after it is measured.
 const SURVEYED: usize = 32;
