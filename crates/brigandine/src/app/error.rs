@@ -7,23 +7,36 @@ use std::io;
 use std::path::PathBuf;
 
 /// Why the server cannot start or continue.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// Another server runs on this state directory.
+    #[error(
+        "another brigandine serves the state directory {0}; stop it first, or name another directory with --state"
+    )]
     Locked(PathBuf),
     /// The state directory cannot be made or used.
-    State(PathBuf, io::Error),
+    #[error("the state directory {0} cannot be used: {1}{help}", help = help(.1))]
+    State(PathBuf, #[source] io::Error),
     /// A file of the state directory cannot be used.
-    File(PathBuf, io::Error),
+    #[error("{0}: {1}")]
+    File(PathBuf, #[source] io::Error),
     /// The database cannot be opened.
-    Open(OpenError),
+    #[error("{0}")]
+    Open(#[from] OpenError),
     /// The database failed.
-    Database(DatabaseError),
+    #[error("the database failed: {0}")]
+    Database(#[from] DatabaseError),
     /// A sandbox is required, and does not work here.
+    #[error(
+        "builds are to run in a sandbox, and there is none here: {0}; install bubblewrap, or allow builds without it \
+         (sandbox = \"off\")"
+    )]
     NoSandbox(String),
     /// The configured user of builds cannot be used: the user's name, and why.
+    #[error("builds are to run as `{0}` (build-user), and cannot: {1}")]
     NoBuildUser(String, String),
     /// A required task exited.
+    #[error("{part} ended: {why}")]
     Ended {
         /// The name of the task.
         part: String,
@@ -55,67 +68,16 @@ impl AppError {
     }
 }
 
-impl std::fmt::Display for AppError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Locked(path) => write!(
-                f,
-                "another brigandine serves the state directory {}; stop it first, \
-                 or name another directory with --state",
-                path.display()
-            ),
-            Self::State(path, error) => {
-                let help = match error.kind() {
-                    io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
-                        "; it is no directory: name another one with --state"
-                    }
-                    io::ErrorKind::PermissionDenied => {
-                        "; it has to belong to the user of the server: change its owner, or name another one \
-                         with --state"
-                    }
-                    _ => "; name another one with --state",
-                };
-                let path = path.display();
-                write!(f, "the state directory {path} cannot be used: {error}")?;
-                f.write_str(if file::is_full(error) { "" } else { help })
-            }
-            Self::File(path, error) => write!(f, "{}: {error}", path.display()),
-            Self::Open(error) => error.fmt(f),
-            Self::Database(error) => write!(f, "the database failed: {error}"),
-            Self::NoSandbox(why) => write!(
-                f,
-                "builds are to run in a sandbox, and there is none here: {why}; \
-                 install bubblewrap, or allow builds without it (sandbox = \"off\")",
-            ),
-            Self::NoBuildUser(name, why) => {
-                write!(f, "builds are to run as `{name}` (build-user), and cannot: {why}")
-            }
-            Self::Ended { part, why } => write!(f, "{part} ended: {why}"),
+/// What can be done about a state directory that cannot be used.
+fn help(error: &io::Error) -> &'static str {
+    match error.kind() {
+        _ if file::is_full(error) => "",
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            "; it is no directory: name another one with --state"
         }
-    }
-}
-
-impl std::error::Error for AppError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::State(_, error) | Self::File(_, error) => Some(error),
-            Self::Open(error) => Some(error),
-            Self::Database(error) => Some(error),
-            Self::Locked(_) | Self::NoSandbox(_) | Self::NoBuildUser(..) | Self::Ended { .. } => {
-                None
-            }
+        io::ErrorKind::PermissionDenied => {
+            "; it has to belong to the user of the server: change its owner, or name another one with --state"
         }
-    }
-}
-
-impl From<DatabaseError> for AppError {
-    fn from(error: DatabaseError) -> Self {
-        Self::Database(error)
-    }
-}
-
-impl From<OpenError> for AppError {
-    fn from(error: OpenError) -> Self {
-        Self::Open(error)
+        _ => "; name another one with --state",
     }
 }
