@@ -8,9 +8,11 @@ use std::sync::Arc;
 pub enum Change {
     /// Calls of this process were committed.
     Commit(Arc<Commit>),
-    /// Something was committed, but it is not known what. The commit was made by another process, by an exclusive call
-    /// (then this is published right after the call's answer), by calls that ran before the subscription, by a call
-    /// that altered a table, or by a COMMIT that ended in an I/O error. Anything may have changed.
+    /// Something was committed, or may have been, but it is not known what. The commit was made by another process, by
+    /// an exclusive call (then this is published right after the call's answer), by calls that ran before the
+    /// subscription, by a call that altered a table, or by a COMMIT that ended in an I/O error. This is also published
+    /// whenever the writer's connection was replaced, because the new connection cannot tell whether other processes
+    /// have committed before it was opened. Anything may have changed.
     Unknown {
         /// The number of the last commit of this process at that time.
         commit: u64,

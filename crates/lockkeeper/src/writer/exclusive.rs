@@ -72,11 +72,9 @@ impl Writer {
             view.link.forget_work();
             slow::report(&self.core.config, &view.link, waited, ran);
         }
-        // The call may have committed any changes, several times.
-        self.publisher.unknown(self.commits);
         self.tx = Some(tx);
-        // Reconnects immediately, so that the file is in WAL mode again and unlocked. If that fails, the next call
-        // tries again and gets the error.
+        // Reconnects immediately, so that the file is in WAL mode again and unlocked, and so that subscribers learn of
+        // what the call may have committed (WRITE8). If that fails, the next call tries again and gets the error.
         let _ = self.connect();
     }
 }

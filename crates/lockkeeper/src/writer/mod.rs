@@ -34,6 +34,10 @@
 //!   error of COMMIT the batch is certainly not stored.
 //! - WRITE7: the changes of a batch are published after its COMMIT has returned and before its calls are answered. The
 //!   changes of a call that is undone are discarded with it (`publisher.rs`).
+//! - WRITE8: subscribers learn of the commits of other processes and of exclusive calls. A connection can tell whether
+//!   others have committed since it was last asked, but not what was committed before it was opened. So
+//!   [`Change::Unknown`] is published whenever the connection is replaced, and when an exclusive call has ended and no
+//!   new connection can be opened. While there is no connection, the regular checks try to open one.
 //!
 //! `run.rs` begins a batch and runs its calls, `commit.rs` commits and answers them, `exclusive.rs` and `lease.rs`
 //! serve calls outside of batches, and `open.rs` decides which connection serves. Of the fields of [`Writer`], `batch`
@@ -59,6 +63,8 @@ use std::time::{Duration, Instant};
 use self::batch::{After, OpenBatch};
 use self::elision::Trust;
 use self::publisher::Publisher;
+#[cfg(doc)]
+use crate::changes::change::Change;
 use crate::config::Config;
 use crate::engine::call::{ReadCall, kind_of_stop};
 use crate::engine::core::{Core, YIELDS};
@@ -286,7 +292,7 @@ impl Service for Writer {
                     batch.begin_again()
                 }
                 WriterItem::Maintain => {
-                    if let Some(tx) = &self.tx {
+                    if let Some(tx) = self.connect_for_check() {
                         self.publisher.check_for_foreign_commits(&tx.link, self.commits);
                     }
                     // An errand does not begin a batch.

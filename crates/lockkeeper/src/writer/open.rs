@@ -94,6 +94,15 @@ impl Writer {
         Ok(self.adopt(conn))
     }
 
+    /// The connection, for a check for commits of other processes (WRITE8). `None`: there is none, and none can be
+    /// opened, or may be opened while writes are stopped, because `setup` may write.
+    pub(super) fn connect_for_check(&mut self) -> Option<Rc<Transaction>> {
+        match self.stopped {
+            Stopped::Told => self.tx.clone(),
+            Stopped::No | Stopped::Asked => self.connect().ok(),
+        }
+    }
+
     /// Makes `conn` the connection of the next calls.
     fn adopt(&mut self, conn: Snapshot) -> Rc<Transaction> {
         // If another file is in the place of the database file by now, the next call gets the error.
@@ -103,7 +112,7 @@ impl Writer {
             self.core.opener.file.disconnecting();
         }
         let tx = Rc::new(Transaction::new(conn));
-        self.publisher.connected(&tx.link);
+        self.publisher.connected(&tx.link, self.commits);
         current::set(self.domain, &tx);
         self.tx = Some(Rc::clone(&tx));
         tx
@@ -118,6 +127,10 @@ impl Writer {
             true => self.core.opener.open_with_content(&old.link),
             false => self.core.opener.open(Role::Writer),
         };
+        if new.is_err() {
+            // WRITE8: `old` may have served an exclusive call, which may have committed.
+            self.publisher.unknown(self.commits);
+        }
         match new {
             Ok(new) => drop(self.adopt(new)),
             // Keep the old connection for its content, even though a call has left changes on the connection.

@@ -1,4 +1,5 @@
-//! How the writer feeds subscribers: it publishes the changes of a batch after its COMMIT (WRITE7).
+//! How the writer feeds subscribers: it publishes the changes of a batch after its COMMIT (WRITE7). If other processes
+//! have committed, or may have, it publishes that anything may have changed (WRITE8).
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ pub(super) struct Publisher {
     altered: bool,
     /// Whether there was a subscriber before the first call of this transaction ran, so that all changes are recorded.
     complete: bool,
-    /// The last value of `PRAGMA data_version`; `None`: not read.
+    /// The last value of `PRAGMA data_version` on the writer's connection; `None`: not read.
     data_version: Option<i64>,
 }
 
@@ -36,9 +37,12 @@ impl Publisher {
         }
     }
 
-    /// Notes that a connection was opened. Commits of other processes are detected from now on.
-    pub(super) fn connected(&mut self, link: &Link) {
+    /// Notes that `link` is the writer's connection from now on (WRITE8). `commit` is the number of the last commit.
+    pub(super) fn connected(&mut self, link: &Link, commit: u64) {
+        // The version is read before the publication: a subscriber that then reads sees what other processes have
+        // committed before, and the next check finds what they commit afterwards.
         self.data_version = link.session.data_version();
+        self.unknown(commit);
     }
 
     /// Notes that a transaction has begun. `commit` is the number of the last commit.

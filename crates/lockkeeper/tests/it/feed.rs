@@ -1,14 +1,17 @@
 //! What the change feed tells its subscribers, and what live queries deliver.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
-use lockkeeper::{Change, Client, Database, RowKind};
+use lockkeeper::{Change, Changes, Client, Database, ErrorKind, RowKind};
+use rusqlite::{Connection, ffi};
 
 use crate::feed_model::{SCHEMA, follow};
+use crate::support::fault_vfs::{self, Fault, Plan};
 use crate::support::{
-    Dir, HANG, HeldWriter, PLACES, Place, block_on, count, file_db, insert, on_each_place,
-    poll_once, within,
+    Dir, HANG, HeldWriter, PLACES, Place, TABLE, block_on, count, file_db, ids, insert,
+    on_each_place, poll_once, within,
 };
 
 #[test]
@@ -139,7 +142,7 @@ fn a27_a_stalled_subscriber_is_told_that_it_lagged_and_holds_up_nobody() {
         within(HANG, move || {
             let dir = Dir::new();
             let db = dir.builder(place).feed_capacity(100).blocking_open().expect("opens");
-            db.blocking_write(|tx| tx.execute_batch(crate::support::TABLE)).expect("the table");
+            db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("the table");
             let mut stalled = db.changes();
             let mut quick = db.changes();
             let mut seen = Vec::new();
@@ -210,7 +213,7 @@ fn a27_a_commit_of_another_process_is_noticed_idle_or_busy() {
     within(HANG, || {
         let (dir, db) = file_db(|builder| builder);
         let mut changes = db.changes();
-        let other = rusqlite::Connection::open(dir.file("test.db")).expect("another program");
+        let other = Connection::open(dir.file("test.db")).expect("another program");
         other.execute_batch("INSERT INTO t VALUES (1, 1)").expect("its write");
         // This database writes nothing, so the writer checks by itself for commits of other processes.
         assert!(matches!(changes.blocking_next(), Some(Change::Unknown { .. })));
@@ -220,6 +223,95 @@ fn a27_a_commit_of_another_process_is_noticed_idle_or_busy() {
         assert!(matches!(changes.blocking_next(), Some(Change::Unknown { .. })));
         assert!(matches!(changes.blocking_next(), Some(Change::Commit(_))));
         assert!(changes.try_next().is_none());
+        drop(other);
+        db.blocking_close().expect("closes");
+    });
+}
+
+/// A COMMIT that fails in such a way that the writer closes its connection.
+fn fail_commit(db: &Database, plan: &Plan) {
+    plan.arm(Some(Fault { nth: 1, goes_on: false, torn: false, code: ffi::SQLITE_IOERR }));
+    let error = db.blocking_write(|tx| insert(tx, 1)).expect_err("the disk fails");
+    plan.disarm();
+    assert_eq!(error.kind(), ErrorKind::Unknown);
+}
+
+/// writer                        | another program
+/// ------------------------------+-----------------
+/// its connection is replaced    |
+/// opens a connection: `setup`   |
+///                               | COMMIT
+/// asks for the version          |
+#[test]
+fn a27_a_commit_of_another_process_while_the_connection_is_replaced_is_told() {
+    type Replace = fn(&Database, &Plan);
+    let ways: [(&str, Replace); 3] = [
+        ("an exclusive call", |db, _| db.blocking_exclusive(|_| Ok(())).expect("runs")),
+        ("a table that a call left", |db, _| {
+            let sql = "CREATE TEMP TABLE own (id INTEGER PRIMARY KEY AUTOINCREMENT)";
+            db.blocking_write(move |tx| tx.execute_batch(sql)).expect("runs");
+        }),
+        ("a COMMIT that failed", fail_commit),
+    ];
+    for (way, replace) in ways {
+        within(HANG, move || {
+            let dir = Dir::new();
+            let plan = Plan::of(dir.path());
+            let file = dir.file("test.db");
+            let changes: Arc<Mutex<Option<Changes>>> = Arc::default();
+            let told = Arc::clone(&changes);
+            let db = dir
+                .builder(Place::File)
+                .vfs(fault_vfs::NAME)
+                .other_processes(None)
+                .setup(move |conn| {
+                    let mut told = told.lock().expect("no panic");
+                    let Some(told) = told.as_mut().filter(|_| !is_readonly(conn)) else {
+                        return Ok(());
+                    };
+                    while told.try_next().is_some() {}
+                    let other = Connection::open(&file)?;
+                    other.execute_batch("INSERT INTO t VALUES (100, 100)")
+                })
+                .blocking_open()
+                .expect("opens");
+            db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("the table");
+            *changes.lock().expect("no panic") = Some(db.changes());
+            replace(&db, &plan);
+            // The new connection is open when this is answered.
+            db.blocking_write(|_| Ok(())).expect("runs");
+            let mut changes = changes.lock().expect("no panic").take().expect("subscribed");
+            assert!(matches!(changes.try_next(), Some(Change::Unknown { .. })), "{way}");
+            assert_eq!(changes.try_next(), None, "{way}: told once");
+            assert!(ids(&db).contains(&100), "{way}");
+            db.blocking_close().expect("closes");
+        });
+    }
+}
+
+/// Whether the connection is a reader's.
+fn is_readonly(conn: &Connection) -> bool {
+    conn.is_readonly(rusqlite::MAIN_DB).expect("the file is open")
+}
+
+#[test]
+fn a27_a_commit_of_another_process_is_noticed_after_the_writer_has_lost_its_connection() {
+    within(HANG, || {
+        let dir = Dir::new();
+        let plan = Plan::of(dir.path());
+        let builder = dir.builder(Place::File).vfs(fault_vfs::NAME);
+        let db = builder.other_processes(Some(Duration::from_millis(1))).blocking_open();
+        let db = db.expect("opens");
+        db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("the table");
+        let mut changes = db.changes();
+        fail_commit(&db, &plan);
+        // One for the COMMIT, one for the connection that the next check opens.
+        for _ in 0..2 {
+            assert!(matches!(changes.blocking_next(), Some(Change::Unknown { .. })));
+        }
+        let other = Connection::open(dir.file("test.db")).expect("another program");
+        other.execute_batch("INSERT INTO t VALUES (100, 100)").expect("its write");
+        assert!(matches!(changes.blocking_next(), Some(Change::Unknown { .. })));
         drop(other);
         db.blocking_close().expect("closes");
     });
@@ -244,7 +336,7 @@ fn b04_a_watch_tells_of_its_tables_only_and_once() {
 fn counting(
     db: &Database,
     runs: &Arc<AtomicUsize>,
-    gate: Option<std::sync::Mutex<mpsc::Receiver<()>>>,
+    gate: Option<Mutex<mpsc::Receiver<()>>>,
 ) -> lockkeeper::Live<i64, rusqlite::Error> {
     let runs = Arc::clone(runs);
     db.live(["t"], move |s| {
@@ -263,7 +355,7 @@ fn b04_a_burst_of_commits_costs_a_live_query_two_runs_and_ends_with_the_last_sta
         let (_dir, db) = file_db(|builder| builder);
         let runs = Arc::new(AtomicUsize::new(0));
         let (open, gate) = mpsc::channel();
-        let mut live = counting(&db, &runs, Some(std::sync::Mutex::new(gate)));
+        let mut live = counting(&db, &runs, Some(Mutex::new(gate)));
         open.send(()).expect("a listener");
         assert_eq!(block_on(live.next()).expect("open").expect("counted"), 0);
         // The first commit starts a run. The other commits come during that run.
@@ -296,7 +388,7 @@ fn b04_a_live_query_starts_with_the_present_state_and_ends_with_the_database() {
         within(HANG, move || {
             let dir = Dir::new();
             let db = dir.builder(place).blocking_open().expect("opens");
-            db.blocking_write(|tx| tx.execute_batch(crate::support::TABLE)).expect("the table");
+            db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("the table");
             let runs = Arc::new(AtomicUsize::new(0));
             let mut live = counting(&db, &runs, None);
             assert_eq!(live.blocking_next().expect("open").expect("counted"), 0);
