@@ -179,16 +179,26 @@ impl DatabaseFile {
         }
     }
 
-    /// Whether the names of the WAL and its index still belong to this process: at each name there is the file that the
-    /// writer opened, or no file. `false` also if this is not known.
-    pub(crate) fn has_wal_to_itself(&self) -> bool {
+    /// Whether the WAL must be copied back and emptied when the file is given up, because the next opener of the file
+    /// would not find it, or would take it for the WAL of another file. `false` also if the WAL may belong to another
+    /// process by now: at its name, or at that of its index, there is a file that the writer has not opened, or it is
+    /// not known what is there.
+    pub(crate) fn must_empty_wal(&self) -> bool {
         let (Some(path), watched) = (self.path(), lock(&self.watched)) else { return false };
-        let Some(ids) = watched.beside else { return false };
-        BESIDE.iter().zip(ids).all(|(end, id)| match look_at(&path::beside(path, end)) {
-            Found::Is { id: found, .. } => id == Some(found),
-            Found::Nothing => true,
-            Found::Unknown => false,
-        })
+        let (Some(main), Some([wal, index])) = (watched.main, watched.beside) else { return false };
+        let [wal_end, index_end] = BESIDE;
+        let wal_found = look_at(&path::beside(path, wal_end));
+        let foreign = |found: &Found, id: Option<FileId>| match found {
+            Found::Is { id: found, .. } => id != Some(*found),
+            Found::Nothing => false,
+            Found::Unknown => true,
+        };
+        if foreign(&wal_found, wal) || foreign(&look_at(&path::beside(path, index_end)), index) {
+            return false;
+        }
+        // An empty file counts as gone: SQLite deletes the WAL of an empty file.
+        let in_place = matches!(look_at(path), Found::Is { id, is_empty: false } if id == main);
+        !in_place || matches!(wal_found, Found::Nothing)
     }
 }
 

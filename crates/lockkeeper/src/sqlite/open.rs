@@ -65,9 +65,8 @@ pub(super) fn open_checked(
 ) -> Result<Snapshot, Error> {
     let failed = |error| Error::sqlite_error(ErrorKind::Open, error);
     let (config, file) = (&*opener.config, &opener.file);
-    if let Some(lost) = file.lost() {
-        return Err(lost);
-    }
+    // Before the file is opened, because SQLite would create an empty one in the place of a file that is gone.
+    file.check()?;
     // From here on the session closes the connection, whatever `setup` leaves on it.
     let mut session = Session::new(connect(opener, role).map_err(|error| explain(opener, error))?);
     let callbacks = Arc::new(Callbacks::new(Arc::clone(&opener.wakeups), config.busy_timeout));

@@ -31,8 +31,8 @@
 //!   change, the fields are reset. The number of frames would not tell, because a WAL that has started over may have as
 //!   many frames as before. The salts are 8 bytes of the WAL's header, which are read from the file whenever the WAL is
 //!   large enough for a decision.
-//! - CKPT8: if the file is no longer in its place (`sqlite/file.rs`), the writer makes one last checkpoint, which
-//!   writes the answered calls into the file that is still open here; see [`abandon`].
+//! - CKPT8: if the file or its WAL is no longer in its place (`sqlite/file.rs`), the writer makes one last checkpoint,
+//!   which writes the answered calls into the file that is still open here; see [`abandon`].
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -327,9 +327,11 @@ impl Checkpointer {
 
 /// Writes the answered calls into the file that this process has open, when that file or its WAL was replaced (CKPT8).
 /// So the open file is complete if it was only moved, and its WAL is not mistaken for a WAL of the file that is in its
-/// place now. Call it when no copy is under way.
+/// place now. If only the index of the WAL is gone, the WAL stays as it is, for the next opener of the file. A
+/// checkpoint could destroy the commits of another process that opens the file meanwhile, because the two processes
+/// would lock different indexes. Call it when no copy is under way.
 pub(crate) fn abandon(tx: &Transaction, core: &Core) {
-    if core.opener.file.has_wal_to_itself() {
+    if core.opener.file.must_empty_wal() {
         checkpoint(tx, core, Checkpoint::Truncate, RESET_WAIT);
     }
     // On close, SQLite would delete the WAL by its name, which may be that of another file by now.

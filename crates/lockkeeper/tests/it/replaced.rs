@@ -134,6 +134,12 @@ fn check_what_is_there(dir: &Dir, name: &str, answered: &[i64]) {
         "replaced" | "directory replaced" => assert_eq!(rows_of(&home), [OTHERS], "{name}"),
         // The database file stayed in its place, and all answered writes were copied into it.
         "WAL deleted" => assert_eq!(rows_of(&home), answered, "{name}"),
+        // A process that opens the file now locks another index, so the WAL must be left alone.
+        "index deleted" => {
+            let wal = std::fs::metadata(dir.file("home/test.db-wal")).expect("the WAL is there");
+            assert!(wal.len() > 0, "{name}: the WAL was emptied");
+            assert_eq!(rows_of(&home), answered, "{name}");
+        }
         _ => {}
     }
     let moved = match name {
@@ -243,6 +249,27 @@ fn a42_a_long_call_is_not_answered_from_a_file_that_is_gone() {
         });
         assert_eq!(kind(written), ErrorKind::Replaced);
         assert_eq!(kind(db.blocking_close()), ErrorKind::Replaced);
+        assert_eq!(rows_of(&dir.file("home/moved.db")), [1, 2, 3, 4, 5]);
+    });
+}
+
+/// SQLite would create an empty file, and delete the WAL, which it would take for that of the empty file.
+#[test]
+fn a42_a_connection_that_is_opened_later_makes_no_file_in_the_place_of_one_that_is_gone() {
+    within(HANG, || {
+        let dir = Dir::new();
+        let db = two(&dir);
+        let (from, to) = (dir.file("home/test.db"), dir.file("home/moved.db"));
+        // The connection is replaced after the call.
+        db.blocking_exclusive(move |_| {
+            std::fs::rename(&from, &to).expect("a rename");
+            Ok(())
+        })
+        .expect("an exclusive call");
+        assert_eq!(kind(db.blocking_write(|tx| insert(tx, 6))), ErrorKind::Replaced);
+        assert!(!dir.file("home/test.db").exists());
+        assert_eq!(kind(db.blocking_close()), ErrorKind::Replaced);
+        rename(&dir, "home/test.db-wal", "home/moved.db-wal");
         assert_eq!(rows_of(&dir.file("home/moved.db")), [1, 2, 3, 4, 5]);
     });
 }
