@@ -1,7 +1,7 @@
 //! A connection as calls use it: the state that it must be in between two calls, and the checks before and after each
 //! statement of a call.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use rusqlite::{Result, ffi};
@@ -13,6 +13,9 @@ use super::temporary::OfSetup;
 use crate::ffi::{Session, Sql, halt};
 use crate::queue;
 use crate::stats::Work;
+
+/// The length in bytes of the longest statement whose query plan is reported to the slow log.
+const PLANNED_MAX: usize = 64 << 10;
 
 /// A connection and the state of the call that runs on it. One thread at a time owns it.
 #[derive(Debug)]
@@ -35,6 +38,9 @@ pub struct Link {
     pub(crate) noted: bool,
     /// The work that the statements of the running call did because an index was missing; `None`: there is no slow log.
     pub(crate) work: Option<Cell<Work>>,
+    /// The whole text of the statement that was prepared last, for its query plan. Empty if there is no slow log, or if
+    /// the text is longer than [`PLANNED_MAX`].
+    pub(crate) last_sql: RefCell<String>,
 }
 
 impl Link {
@@ -109,7 +115,19 @@ impl Link {
         if self.noted {
             self.callbacks.slot.prepared(sql);
         }
+        self.note_for_plan(sql);
         self.refresh_schema();
+    }
+
+    /// Keeps the text of the statement that is prepared now, if there is a slow log.
+    pub(crate) fn note_for_plan(&self, sql: &str) {
+        if self.work.is_some() {
+            let mut last = self.last_sql.borrow_mut();
+            last.clear();
+            if sql.len() <= PLANNED_MAX {
+                last.push_str(sql);
+            }
+        }
     }
 
     /// Empties the statement cache if the schema may have changed.

@@ -1,7 +1,7 @@
 //! Opening a connection with the settings that calls rely on.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 #[cfg(unix)]
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -122,6 +122,7 @@ pub(super) fn open_checked(
         saved: Cell::new(false),
         noted: config.statistics || config.on_slow.is_some(),
         work: config.on_slow.as_ref().map(|_| Cell::default()),
+        last_sql: RefCell::default(),
     };
     // A transaction that `setup` began would pin a snapshot.
     if !link.clean() {

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use super::link::Link;
+use super::words::has_plan;
 use crate::config::Config;
 use crate::queue::shielded;
 use crate::stats::holders::Holder;
@@ -26,9 +27,9 @@ pub(crate) fn report(config: &Config, link: &Link, waited: Duration, ran: Durati
         return false;
     };
     let work = link.work.as_ref().map(Cell::get).unwrap_or_default();
-    let plan = match &sql {
-        Some(sql) if work != Work::default() => plan_of(link, sql).unwrap_or_default(),
-        _ => Vec::new(),
+    let plan = match sql.is_some() && work != Work::default() {
+        true => plan_of_last(link).unwrap_or_default(),
+        false => Vec::new(),
     };
     let slow = Slow { kind, client, place, waited, ran, sql, work, plan };
     #[cfg(feature = "tracing")]
@@ -37,8 +38,12 @@ pub(crate) fn report(config: &Config, link: &Link, waited: Duration, ran: Durati
     true
 }
 
-/// The query plan of a statement; an error if its text was cut short.
-fn plan_of(link: &Link, sql: &str) -> rusqlite::Result<Vec<String>> {
+/// The query plan of the last statement that was prepared on `link`.
+fn plan_of_last(link: &Link) -> rusqlite::Result<Vec<String>> {
+    let sql = link.last_sql.borrow();
+    if !has_plan(&sql) {
+        return Ok(Vec::new());
+    }
     let mut plan = link.session.conn().prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
     let mut rows = plan.raw_query();
     let mut lines = Vec::new();

@@ -86,6 +86,10 @@ impl<'c> Statement<'c> {
         link.before_prepare(sql);
         let mut batch = Batch::new(link.session.conn(), sql);
         while let Some(statement) = batch.next().map_err(explain_denial)? {
+            if link.work.is_some() {
+                // Nothing is bound, so the expanded text is that of this statement alone.
+                link.note_for_plan(&statement.expanded_sql().unwrap_or_default());
+            }
             Self::new(link, sql, link.session.keep_plain(statement), false)?.run()?;
         }
         Ok(())

@@ -35,6 +35,15 @@ pub(crate) fn special(sql: &str) -> Option<Special> {
     (after.is_none_or(|word| word == ";") && !does).then_some(Special::Report)
 }
 
+/// Whether SQLite has a query plan for the statement `sql`, and preparing `sql` changes nothing. (Some PRAGMAs take
+/// effect when they are prepared, even below `EXPLAIN`.)
+pub(crate) fn has_plan(sql: &str) -> bool {
+    const PLANNED: [&str; 7] =
+        ["DELETE", "INSERT", "REPLACE", "SELECT", "UPDATE", "VALUES", "WITH"];
+    let first = Words(sql).next();
+    first.is_some_and(|first| PLANNED.iter().any(|word| word.eq_ignore_ascii_case(first)))
+}
+
 /// Whether `text` may hold a special statement. The test is cheap, and also `true` for some texts that hold none.
 pub(crate) fn may_be_special(text: &str) -> bool {
     text.as_bytes().windows(b"VACUUM".len()).any(|word| {
@@ -109,6 +118,14 @@ mod tests {
         ] {
             assert_eq!(special(sql), expected, "{sql}");
             assert!(expected.is_none() || may_be_special(sql), "{sql}");
+        }
+        for sql in ["SELECT 1", "/* x */ with t AS (SELECT 1) SELECT 1", "--\nDelete FROM t"] {
+            assert!(has_plan(sql), "{sql}");
+        }
+        for sql in
+            ["", "PRAGMA optimize", "--", "EXPLAIN SELECT 1", "CREATE TABLE t (x)", "selected"]
+        {
+            assert!(!has_plan(sql), "{sql}");
         }
         for sql in ["", "PRAGM", "INSERT INTO t VALUES (?1, ?2)", "UPDATE provider SET v = ?1"] {
             assert!(!may_be_special(sql), "{sql}");

@@ -358,14 +358,15 @@ pub struct Slow {
     pub waited: Duration,
     /// The time in the closure; for an exclusive call or a lease: the time for which it had the writer to itself.
     pub ran: Duration,
-    /// The text of the statement that the call prepared last, cut to 300 bytes, without the values bound to it. `None`:
-    /// the call has prepared none.
+    /// The text of the statement that the call prepared last, cut to 300 bytes, without the values bound to it. If that
+    /// was one of several statements of an `execute_batch`: the text of all of them. `None`: the call has prepared none.
     pub sql: Option<String>,
     /// The work that the call's statements did because an index was missing. All 0 for an exclusive call, whose
     /// statements are not counted.
     pub work: Work,
-    /// The query plan of the last statement, at most 16 lines. Empty if `work` is all 0, or if the text of the
-    /// statement was cut.
+    /// The query plan of the statement that the call prepared last, at most 16 lines. Empty if `work` is all 0, if that
+    /// statement has no plan (a `PRAGMA`, for example), if it is longer than 64 KiB, or if it uses a temporary object
+    /// that ended with the call.
     pub plan: Vec<String>,
 }
 

@@ -356,6 +356,75 @@ fn a29_the_slow_log_tells_waiting_from_running_and_what_an_index_would_save() {
     });
 }
 
+/// A database with a few rows that logs every call as slow, and its log.
+fn logging_all() -> (Dir, Database, Arc<Mutex<Vec<Slow>>>) {
+    let log: Arc<Mutex<Vec<Slow>>> = Arc::default();
+    let into = Arc::clone(&log);
+    let (dir, db) = file_db(move |builder| {
+        builder.on_slow(Duration::ZERO, move |slow| {
+            into.lock().expect("no panic").push(slow.clone());
+        })
+    });
+    db.blocking_write(|tx| tx.execute_batch("INSERT INTO t (v) VALUES (3), (1), (2)"))
+        .expect("stored");
+    (dir, db, log)
+}
+
+#[test]
+fn a29_the_slow_log_has_the_plan_of_the_whole_last_statement() {
+    within(HANG, || {
+        let (_dir, db, log) = logging_all();
+        let query = "SELECT v FROM t";
+        for sql in [
+            format!("{query} ORDER BY -v"),
+            // Longer than the text in the report. What is left of the text is a statement with another plan.
+            format!("{query} /* {} */ ORDER BY -v", "long ".repeat(100)),
+            // What is left of the text is no statement.
+            format!("{query} WHERE v NOT IN ({}7) ORDER BY -v", "7, ".repeat(500)),
+            // Several statements.
+            format!("SELECT 1; PRAGMA user_version; {query} ORDER BY -v"),
+        ] {
+            db.blocking_write(move |tx| tx.execute_batch(&sql)).expect("runs");
+            // The writer has told the log before it takes the next call.
+            db.blocking_write(|_| Ok(())).expect("runs");
+            let log = std::mem::take(&mut *log.lock().expect("no panic"));
+            let slow = log.iter().find(|slow| slow.work.sorts > 0).expect("it sorts");
+            let has = |part: &str| slow.plan.iter().any(|line| line.contains(part));
+            assert!(has("SCAN t") && has("ORDER BY"), "{slow}");
+        }
+        // Without a plan: longer than what is kept, and a statement that has none.
+        let longest = format!("{query} /* {} */ ORDER BY -v", "x".repeat(64 << 10));
+        let pragma = format!("{query} ORDER BY -v; PRAGMA user_version");
+        for sql in [longest, pragma] {
+            db.blocking_write(move |tx| tx.execute_batch(&sql)).expect("runs");
+            db.blocking_write(|_| Ok(())).expect("runs");
+            let log = std::mem::take(&mut *log.lock().expect("no panic"));
+            let slow = log.iter().find(|slow| slow.work.sorts > 0).expect("it sorts");
+            assert_eq!(slow.plan, Vec::<String>::new());
+        }
+    });
+}
+
+/// Some PRAGMAs take effect when they are prepared, and the log prepares the last statement again.
+#[test]
+fn a29_the_slow_log_leaves_nothing_on_the_connection() {
+    within(HANG, || {
+        let (_dir, db, _log) = logging_all();
+        let held = HeldWriter::hold(&db);
+        let mut first = db.write(|tx| {
+            tx.query_row("SELECT max(v + 0) FROM t", [], |row| row.get::<_, i64>(0))?;
+            tx.execute_batch("PRAGMA defer_foreign_keys = ON")
+        });
+        let mut second = db.write(|tx| {
+            tx.pragma_query_value(None, "defer_foreign_keys", |row| row.get::<_, i64>(0))
+        });
+        assert!(poll_once(&mut first).is_pending() && poll_once(&mut second).is_pending());
+        held.release();
+        block_on(first).expect("runs");
+        assert_eq!(block_on(second).expect("runs"), 0, "what the first call has switched on");
+    });
+}
+
 #[test]
 fn a29_the_time_that_the_slow_log_takes_is_no_calls_running_time() {
     const LOGGER: Duration = Duration::from_millis(300);
