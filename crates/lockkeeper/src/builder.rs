@@ -1,5 +1,6 @@
 //! [`Builder`]: the settings of a database and their checks, and opening with these settings or with the defaults.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
@@ -28,6 +29,8 @@ use crate::{Client, Stats};
 pub struct Builder {
     pub(crate) config: Config,
     pub(crate) migrations: Option<Migrations>,
+    /// The settings that the caller has made. `open_shared` compares them with those of an open instance.
+    pub(crate) made: BTreeSet<&'static str>,
     /// The properties of SQLite and of the machine against which the file is checked. Tests replace them.
     pub(crate) machine: Machine,
 }
@@ -86,9 +89,8 @@ impl Builder {
     /// assert_eq!(error.kind(), ErrorKind::ReadOnly);
     /// # Ok::<_, lockkeeper::Error>(())
     /// ```
-    pub fn read_only(mut self, on: bool) -> Self {
-        self.config.read_only = on;
-        self
+    pub fn read_only(self, on: bool) -> Self {
+        self.set("read_only", |config| config.read_only = on)
     }
 
     /// Opens the file read-only, as [`Builder::read_only`] does, with your promise that **nothing changes it** while it is
@@ -98,53 +100,45 @@ impl Builder {
     /// and `-shm` (<https://www.sqlite.org/uri.html#uriimmutable>). If the promise is broken, reads return wrong rows
     /// or [`ErrorKind::Corrupt`]. A file whose WAL or journal is not empty is refused ([`ErrorKind::Open`]): the file
     /// is in use, or a program was killed while it wrote the file. The file may be on a network file system.
-    pub fn immutable(mut self, on: bool) -> Self {
-        self.config.immutable = on;
-        self
+    pub fn immutable(self, on: bool) -> Self {
+        self.set("immutable", |config| config.immutable = on)
     }
 
     /// The number of reader threads that always exist, 1 to 1,024. Default: one per core, but at least 2 and at most 8.
-    pub fn readers(mut self, threads: usize) -> Self {
-        self.config.readers = threads;
-        self
+    pub fn readers(self, threads: usize) -> Self {
+        self.set("readers", |config| config.readers = threads)
     }
 
     /// The most reader threads, including those that long reads occupy; raised to [`Builder::readers`] if it is
     /// smaller. Default: two per core, at least 16.
-    pub fn readers_max(mut self, threads: usize) -> Self {
-        self.config.readers_max = threads;
-        self
+    pub fn readers_max(self, threads: usize) -> Self {
+        self.set("readers_max", |config| config.readers_max = threads)
     }
 
     /// The number of accepted calls of each client that may wait in each of the two queues. Default: 1,024.
-    pub fn queue_capacity(mut self, calls: usize) -> Self {
-        self.config.queue_capacity = calls;
-        self
+    pub fn queue_capacity(self, calls: usize) -> Self {
+        self.set("queue_capacity", |config| config.queue_capacity = calls)
     }
 
     /// When a commit reaches the disk. Default: [`Synchronous::Full`].
-    pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
-        self.config.synchronous = synchronous;
-        self
+    pub fn synchronous(self, synchronous: Synchronous) -> Self {
+        self.set("synchronous", |config| config.synchronous = synchronous)
     }
 
     /// How long a call waits for another process's lock. Default: 30 seconds.
-    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
-        self.config.busy_timeout = timeout;
-        self
+    pub fn busy_timeout(self, timeout: Duration) -> Self {
+        self.set("busy_timeout", |config| config.busy_timeout = timeout)
     }
 
     /// The size of the page cache of each connection, in bytes. SQLite keeps at least a few pages, and at most 2 TiB.
     /// Default: 16 MiB.
-    pub fn page_cache_bytes(mut self, bytes: usize) -> Self {
-        self.config.page_cache_bytes = bytes;
-        self
+    pub fn page_cache_bytes(self, bytes: usize) -> Self {
+        self.set("page_cache_bytes", |config| config.page_cache_bytes = bytes)
     }
 
     /// The number of prepared statements that each connection keeps in its cache. Default: 128.
-    pub fn statement_cache(mut self, statements: usize) -> Self {
-        self.config.statement_cache = statements;
-        self
+    pub fn statement_cache(self, statements: usize) -> Self {
+        self.set("statement_cache", |config| config.statement_cache = statements)
     }
 
     /// Runs `f` on every connection when the connection is opened or replaced: for functions, collations, `ATTACH`,
@@ -162,30 +156,29 @@ impl Builder {
     ///
     /// Temporary objects that `f` makes live, with their rows, as long as the connection. After an exclusive call or an
     /// I/O error the connection is replaced, and `f` makes the objects again, empty (`docs/design/state.md`).
-    pub fn setup<F>(mut self, f: F) -> Self
+    pub fn setup<F>(self, f: F) -> Self
     where
         F: Fn(&Connection) -> rusqlite::Result<()> + Send + Sync + 'static,
     {
-        self.config.setup.push(Callback::new::<F>(Arc::new(f)));
-        self
+        self.set("setup", |config| config.setup.push(Callback::new::<F>(Arc::new(f))))
     }
 
     /// The limits of one commit: its calls, their running time, and the bytes that the commit adds to the WAL
     /// (estimated from earlier commits). A batch ends after the call that reaches one of these limits. Default: 1,024
     /// calls, 5 ms, 16 MiB.
-    pub fn batch_max(mut self, calls: usize, time: Duration, wal_bytes: u64) -> Self {
-        self.config.batch_calls_max = calls.max(1);
-        self.config.batch_time_max = time;
-        self.config.batch_wal_bytes_max = wal_bytes;
-        self
+    pub fn batch_max(self, calls: usize, time: Duration, wal_bytes: u64) -> Self {
+        self.set("batch_max", |config| {
+            config.batch_calls_max = calls.max(1);
+            config.batch_time_max = time;
+            config.batch_wal_bytes_max = wal_bytes;
+        })
     }
 
     /// The size in bytes to which the WAL may grow under load before it is copied back into the file. The copy does not
     /// wait for readers. Default: 32 MiB; at most half of [`Builder::wal_bytes_max`]. If both settings are
     /// [`u64::MAX`], the WAL is copied back only when the database is closed.
-    pub fn checkpoint_wal_bytes(mut self, bytes: u64) -> Self {
-        self.config.checkpoint_wal_bytes = bytes;
-        self
+    pub fn checkpoint_wal_bytes(self, bytes: u64) -> Self {
+        self.set("checkpoint_wal_bytes", |config| config.checkpoint_wal_bytes = bytes)
     }
 
     /// The maximum size of the WAL in bytes. Apart from the exceptions below, the WAL exceeds it by one batch at most,
@@ -195,15 +188,13 @@ impl Builder {
     /// 100 ms with [`ErrorKind::SnapshotExpired`]. There are exceptions: the writer does not wait for backups, and it
     /// cannot end readers of other processes and closures that wait for something outside of SQLite. In these cases the
     /// WAL grows on, and [`Stats::wal_over_max`] counts that.
-    pub fn wal_bytes_max(mut self, bytes: u64) -> Self {
-        self.config.wal_bytes_max = bytes.max(1);
-        self
+    pub fn wal_bytes_max(self, bytes: u64) -> Self {
+        self.set("wal_bytes_max", |config| config.wal_bytes_max = bytes.max(1))
     }
 
     /// The age at which a held snapshot is released. Default: 60 seconds.
-    pub fn snapshot_age_max(mut self, age: Duration) -> Self {
-        self.config.snapshot_age_max = age;
-        self
+    pub fn snapshot_age_max(self, age: Duration) -> Self {
+        self.set("snapshot_age_max", |config| config.snapshot_age_max = age)
     }
 
     /// The most snapshots that may be held at the same time. Default: 64.
@@ -211,9 +202,8 @@ impl Builder {
     /// When the last clone of a snapshot is dropped, its place becomes free immediately. When the future of a snapshot
     /// is dropped while a reader thread is taking the snapshot, its place becomes free once that thread has noticed the
     /// drop.
-    pub fn snapshots_max(mut self, snapshots: usize) -> Self {
-        self.config.snapshots_max = snapshots;
-        self
+    pub fn snapshots_max(self, snapshots: usize) -> Self {
+        self.set("snapshots_max", |config| config.snapshots_max = snapshots)
     }
 
     /// Brings the schema up to date on the writer's connection, before any reader is opened.
@@ -233,37 +223,32 @@ impl Builder {
     /// being run. This ends when, for ten times `target`, no call of the client has waited longer than `target`. The
     /// time that a call waits for room is part of its wait. Use this for callers that do not slow down, such as
     /// requests from outside. A fixed number of tasks that wait for each answer slows down by itself.
-    pub fn shed_after(mut self, target: Duration) -> Self {
-        self.config.shed_after = Some(target);
-        self
+    pub fn shed_after(self, target: Duration) -> Self {
+        self.set("shed_after", |config| config.shed_after = Some(target))
     }
 
     /// What to do with a file on a network file system. Default: [`NetworkFiles::Refuse`].
-    pub fn network_files(mut self, what: NetworkFiles) -> Self {
-        self.config.network_files = what;
-        self
+    pub fn network_files(self, what: NetworkFiles) -> Self {
+        self.set("network_files", |config| config.network_files = what)
     }
 
     /// The most changes that may wait for a subscriber of [`Client::changes`], where each row counts as one. A
     /// subscriber with more loses them and gets [`Change::Lagged`](crate::Change::Lagged). Default: 65,536.
-    pub fn feed_capacity(mut self, changes: usize) -> Self {
-        self.config.feed_capacity = changes;
-        self
+    pub fn feed_capacity(self, changes: usize) -> Self {
+        self.set("feed_capacity", |config| config.feed_capacity = changes)
     }
 
     /// The interval of checks for commits of other processes while the change feed has subscribers and nothing is
     /// written here; each batch of writes checks anyway. The shortest interval is 1 ms; `None`: only batches check.
     /// Default: 200 ms.
-    pub fn other_processes(mut self, interval: Option<Duration>) -> Self {
-        self.config.look_interval = interval;
-        self
+    pub fn other_processes(self, interval: Option<Duration>) -> Self {
+        self.set("other_processes", |config| config.look_interval = interval)
     }
 
     /// Whether to keep statistics. Default: yes. Without statistics, [`Database::stats`] returns only what is under
     /// way, and the error of a write that timed out does not say which call held the writer.
-    pub fn statistics(mut self, on: bool) -> Self {
-        self.config.statistics = on;
-        self
+    pub fn statistics(self, on: bool) -> Self {
+        self.set("statistics", |config| config.statistics = on)
     }
 
     /// Calls `f` after each call, except for short reads, that waited or ran for at least `threshold`: a slow log. The
@@ -272,28 +257,29 @@ impl Builder {
     ///
     /// `f` runs on the thread that ran the call, and the next calls wait for `f`: let it write a line, no more. With
     /// the feature `tracing` each such call is also logged as a warning with the target `lockkeeper::slow`.
-    pub fn on_slow<F>(mut self, threshold: Duration, f: F) -> Self
+    pub fn on_slow<F>(self, threshold: Duration, f: F) -> Self
     where
         F: Fn(&Slow) + Send + Sync + 'static,
     {
-        self.config.on_slow = Some((threshold, Callback::new::<F>(Arc::new(f))));
-        self
+        self.set("on_slow", |config| {
+            config.on_slow = Some((threshold, Callback::new::<F>(Arc::new(f))));
+        })
     }
 
     /// The name of the SQLite VFS to use.
-    pub fn vfs(mut self, name: &str) -> Self {
-        self.config.vfs = Some(name.to_owned());
-        self
+    pub fn vfs(self, name: &str) -> Self {
+        self.set("vfs", |config| config.vfs = Some(name.to_owned()))
     }
 
     /// Runs `f` on each thread of the database before anything else, for example to pin the thread or to set its
     /// priority.
-    pub fn on_thread_start<F>(mut self, f: F) -> Self
+    pub fn on_thread_start<F>(self, f: F) -> Self
     where
         F: Fn() + Send + Sync + 'static,
     {
-        self.config.on_thread_start = Some(Callback::new::<F>(Arc::new(f)));
-        self
+        self.set("on_thread_start", |config| {
+            config.on_thread_start = Some(Callback::new::<F>(Arc::new(f)));
+        })
     }
 
     /// Runs each write twice, to find closures that must not run more than once. For tests. Default: no.
@@ -327,8 +313,14 @@ impl Builder {
     /// assert_eq!((stored, added.load(Ordering::Relaxed)), (1, 2));
     /// # Ok::<_, lockkeeper::Error>(())
     /// ```
-    pub fn run_writes_twice(mut self, on: bool) -> Self {
-        self.config.run_writes_twice = on;
+    pub fn run_writes_twice(self, on: bool) -> Self {
+        self.set("run_writes_twice", |config| config.run_writes_twice = on)
+    }
+
+    /// Makes the setting called `name`.
+    fn set(mut self, name: &'static str, set: impl FnOnce(&mut Config)) -> Self {
+        set(&mut self.config);
+        self.made.insert(name);
         self
     }
 
@@ -340,7 +332,7 @@ impl Builder {
     /// # Cancel safety
     /// If the future is dropped, what it has opened is closed in the background.
     pub fn open(self) -> Open {
-        let Self { config, migrations, machine } = self;
+        let Self { config, migrations, machine, .. } = self;
         Open(Box::pin(async move {
             check(&config)?;
             let (database, writer_built) = Database::start(config, migrations, machine)?;
@@ -390,7 +382,7 @@ impl Database {
     #[track_caller]
     pub fn builder(path: impl AsRef<Path>) -> Builder {
         let config = Config::new(path::place(path.as_ref()));
-        Builder { config, migrations: None, machine: Machine::default() }
+        Builder { config, migrations: None, made: BTreeSet::new(), machine: Machine::default() }
     }
 }
 

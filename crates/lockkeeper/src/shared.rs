@@ -19,7 +19,6 @@ use crate::builder::{Builder, check};
 use crate::config::Config;
 use crate::database::{Database, Shutdown};
 use crate::error::{Error, ErrorKind};
-use crate::place::Place;
 use crate::queue::block_on;
 
 /// A handle that does not keep the database open: see [`Database::downgrade`].
@@ -78,9 +77,11 @@ impl Builder {
     /// the busy timeout. If several openers come at the same time, one of them opens the file, and the others get its
     /// instance. If its opening fails, or its future is dropped, another opener tries.
     ///
-    /// Each setting that is made here must have the same value in the instance. (Functions, such as `setup`, are the
-    /// same if they are written in the same place of the program.) A setting that is left at its default may have any
-    /// value there. So an opener that makes no settings always gets the instance.
+    /// Each setting that is made here must have the same value in the instance, also if it is made with the default
+    /// value. A setting that is not made here may have any value there. So an opener that makes no settings always gets
+    /// the instance. Functions, such as those of `setup` and of [`Migrations`](crate::Migrations), are compared by
+    /// their types: closures and functions are the same if they are written in the same place of the program, function
+    /// pointers and boxed functions if they have the same signature.
     ///
     /// # Errors
     /// As [`Builder::open`]. [`ErrorKind::AlreadyOpen`]: the file is open with another setting, which the error names;
@@ -116,7 +117,7 @@ impl Builder {
         }
         self.config.share = true;
         loop {
-            let Self { config, migrations, machine } = self.clone();
+            let Self { config, migrations, machine, .. } = self.clone();
             let (database, writer_built) = Database::start(config, migrations, machine)?;
             let core = Arc::clone(database.core());
             let error = match database.opened(writer_built).await {
@@ -174,9 +175,14 @@ fn fitting(database: Database, wanted: &Builder) -> Result<Database, Error> {
     let (open, own) = (&core.migrations, &wanted.migrations);
     let other_migrations = || {
         let differ = own.is_some() && own != open;
-        differ.then(|| format!("`migrations` is {open:?} there and {own:?} here"))
+        differ.then(|| {
+            format!(
+                "`migrations` is {open:?} there and {own:?} here (the SQL and the functions of the steps are \
+                 compared, too)"
+            )
+        })
     };
-    match differing(&core.config, &wanted.config).or_else(other_migrations) {
+    match differing(&core.config, wanted).or_else(other_migrations) {
         None => Ok(database),
         Some(how) => {
             let path = core.opener.path().unwrap_or(Path::new("")).display();
@@ -190,11 +196,11 @@ fn fitting(database: Database, wanted: &Builder) -> Result<Database, Error> {
 }
 
 /// Names the first setting that was made in `wanted` and has another value in `open`; `None`: there is none.
-fn differing(open: &Config, wanted: &Config) -> Option<String> {
-    let defaults = Config::new(Place::Memory);
+fn differing(open: &Config, wanted: &Builder) -> Option<String> {
+    let Builder { config: wanted, made, .. } = wanted;
     macro_rules! compare {
         ($($setting:literal: $field:ident),* $(,)?) => {$(
-            if wanted.$field != defaults.$field && wanted.$field != open.$field {
+            if made.contains($setting) && wanted.$field != open.$field {
                 let (there, here) = (&open.$field, &wanted.$field);
                 return Some(format!("`{}` is {there:?} there and {here:?} here", $setting));
             }
@@ -229,7 +235,7 @@ fn differing(open: &Config, wanted: &Config) -> Option<String> {
     );
     // Opening raised `open.readers_max` to at least `open.readers`. `wanted` was not opened, so it is raised here.
     let readers_max = wanted.readers_max.max(open.readers);
-    (wanted.readers_max != defaults.readers_max && readers_max != open.readers_max).then(|| {
+    (made.contains("readers_max") && readers_max != open.readers_max).then(|| {
         let (there, here) = (open.readers_max, wanted.readers_max);
         format!("`readers_max` is {there} there and {here} here")
     })

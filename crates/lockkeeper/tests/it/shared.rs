@@ -242,8 +242,12 @@ fn a54_an_opening_that_does_not_go_on_is_waited_for_within_reason() {
 
 type Tune = fn(Builder) -> Builder;
 
+fn steps() -> Migrations {
+    Migrations::new(1).sql("a", "CREATE TABLE a (x)")
+}
+
 /// For each setting: the value of the first opener, and another value.
-const SETTINGS: [(&str, Tune, Tune); 24] = [
+const SETTINGS: &[(&str, Tune, Tune)] = &[
     ("synchronous", |b| b.synchronous(Synchronous::Normal), |b| b.synchronous(Synchronous::Off)),
     (
         "busy_timeout",
@@ -271,8 +275,19 @@ const SETTINGS: [(&str, Tune, Tune); 24] = [
     ("snapshots_max", |b| b.snapshots_max(3), |b| b.snapshots_max(4)),
     (
         "migrations",
-        |b| b.migrations(Migrations::new(1).sql("a", "CREATE TABLE a (x)")),
+        |b| b.migrations(steps()),
         |b| b.migrations(Migrations::new(1).sql("a", "CREATE TABLE b (x)")),
+    ),
+    (
+        "migrations",
+        |b| b.migrations(steps().step("b", |_| Ok(()))),
+        |b| b.migrations(steps().step("b", |tx| tx.execute_batch("SELECT 1"))),
+    ),
+    ("migrations", |b| b.migrations(steps()), |b| b.migrations(steps().adopt_unmarked())),
+    (
+        "migrations",
+        |b| b.migrations(steps().adopt_with(|_| Ok(None))),
+        |b| b.migrations(steps().adopt_with(|_| Ok(Some(1)))),
     ),
     ("shed_after", |b| b.shed_after(HANG), |b| b.shed_after(HANG * 2)),
     ("network_files", |b| b, |b| b.network_files(NetworkFiles::Warn)),
@@ -288,12 +303,22 @@ const SETTINGS: [(&str, Tune, Tune); 24] = [
     ),
     ("run_writes_twice", |b| b, |b| b.run_writes_twice(true)),
     ("read_only", |b| b, |b| b.read_only(true)),
+    // A default value that the opener insists on.
+    ("synchronous", |b| b.synchronous(Synchronous::Off), |b| b.synchronous(Synchronous::Full)),
+    ("snapshots_max", |b| b.snapshots_max(3), |b| b.snapshots_max(64)),
+    (
+        "network_files",
+        |b| b.network_files(NetworkFiles::Warn),
+        |b| b.network_files(NetworkFiles::Refuse),
+    ),
+    ("statistics", |b| b.statistics(false), |b| b.statistics(true)),
+    ("run_writes_twice", |b| b.run_writes_twice(true), |b| b.run_writes_twice(false)),
 ];
 
 #[test]
 fn a54_a_setting_that_is_another_is_refused_by_name_and_one_left_out_is_not() {
     within(HANG, || {
-        for (name, first, other) in SETTINGS {
+        for (name, first, other) in SETTINGS.iter().copied() {
             let dir = Dir::new();
             let file = dir.file("app.db");
             let builder = || Database::builder(&file);

@@ -27,6 +27,7 @@ use super::open::open_checked;
 use super::opener::Opener;
 use super::snapshot::Snapshot;
 use super::transaction::Transaction;
+use crate::config::Callback;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
 use crate::place::Role;
@@ -38,6 +39,9 @@ use crate::queue::panic_text;
 /// its own, with foreign keys switched off, so that tables can be rebuilt
 /// (<https://www.sqlite.org/lang_altertable.html#otheralter>). Before it is committed, the whole file is checked for
 /// violated keys. Because foreign keys are off, `ON DELETE` actions do not run.
+///
+/// Two lists are equal if their application ids, the names and the SQL of their steps, and their functions are the
+/// same. Functions are compared as [`Builder::open_shared`](crate::Builder::open_shared) says.
 ///
 /// # Examples
 /// ```
@@ -57,7 +61,7 @@ use crate::queue::panic_text;
 /// assert_eq!(version, 3);
 /// # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Migrations {
     application_id: i32,
     adopt: Adopt,
@@ -65,30 +69,44 @@ pub struct Migrations {
 }
 
 /// Which files with tables but without an application id count as files of this program.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 enum Adopt {
     None,
     /// All of them; their `user_version` counts the steps that they have seen.
     ByVersion,
     /// Those for which this function returns how many steps they have seen.
-    By(Arc<Judge>),
+    By(Callback<Judge>),
 }
 
 type Judge = dyn Fn(&Snapshot) -> rusqlite::Result<Option<u32>> + Send + Sync;
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Step {
     name: Cow<'static, str>,
     body: Body,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 enum Body {
     Sql(Cow<'static, str>),
-    Code(Arc<Code>),
+    Code(Callback<Code>),
 }
 
 type Code = dyn Fn(&Transaction) -> rusqlite::Result<()> + Send + Sync;
+
+fn code<F>(f: F) -> Body
+where
+    F: Fn(&Transaction) -> rusqlite::Result<()> + Send + Sync + 'static,
+{
+    Body::Code(Callback::new::<F>(Arc::new(f)))
+}
+
+fn judge<F>(f: F) -> Adopt
+where
+    F: Fn(&Snapshot) -> rusqlite::Result<Option<u32>> + Send + Sync + 'static,
+{
+    Adopt::By(Callback::new::<F>(Arc::new(f)))
+}
 
 // A step that panics leaves nothing behind, because each step runs in a transaction.
 impl UnwindSafe for Migrations {}
@@ -118,7 +136,7 @@ impl Migrations {
         name: impl Into<Cow<'static, str>>,
         f: impl Fn(&Transaction) -> rusqlite::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        self.steps.push(Step { name: name.into(), body: Body::Code(Arc::new(f)) });
+        self.steps.push(Step { name: name.into(), body: code(f) });
         self
     }
 
@@ -174,7 +192,7 @@ impl Migrations {
         mut self,
         seen: impl Fn(&Snapshot) -> rusqlite::Result<Option<u32>> + Send + Sync + 'static,
     ) -> Self {
-        self.adopt = Adopt::By(Arc::new(seen));
+        self.adopt = judge(seen);
         self
     }
 
@@ -240,7 +258,7 @@ impl Migrations {
         let was = file.link.read_only.get();
         file.link.begin_own();
         file.link.begin_call(true, false);
-        let judged = catch_unwind(AssertUnwindSafe(|| judge(file)));
+        let judged = catch_unwind(AssertUnwindSafe(|| (judge.f)(file)));
         file.link.end_call();
         file.link.read_only.set(was);
         let name = shown_file(opener);
@@ -375,26 +393,6 @@ pub(crate) fn open_first(
     open_checked(opener, role, &check)
 }
 
-/// Equal if the application id and the steps are the same. Steps are compared by their names and SQL texts.
-impl PartialEq for Migrations {
-    fn eq(&self, other: &Self) -> bool {
-        let steps = || self.steps.iter().zip(&other.steps);
-        self.application_id == other.application_id
-            && self.steps.len() == other.steps.len()
-            && steps().all(|(one, two)| one.name == two.name && one.body.sql() == two.body.sql())
-    }
-}
-
-impl Body {
-    /// The SQL text; `None`: the step is Rust code, which cannot be compared.
-    fn sql(&self) -> Option<&str> {
-        match self {
-            Self::Sql(sql) => Some(sql),
-            Self::Code(_) => None,
-        }
-    }
-}
-
 impl fmt::Debug for Migrations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.steps.iter().map(|step| &step.name).collect();
@@ -431,7 +429,7 @@ impl Step {
         link.begin_call(false, false);
         let ran = catch_unwind(AssertUnwindSafe(|| match &self.body {
             Body::Sql(sql) => tx.execute_batch(sql),
-            Body::Code(f) => f(tx),
+            Body::Code(code) => (code.f)(tx),
         }));
         link.end_call();
         match ran {
