@@ -2,7 +2,7 @@
 //! they end.
 //!
 //! ```text
-//! start: lock the state directory → database, migrations → recovery → clones, exports, logs
+//! start: lock the state directory → database, migrations → recovery after a kill → clones, exports, logs
 //! run:   builder → monitors → the wake socket, retention (HTTP is the caller's)
 //! stop:  no new builds → wake socket → monitors → builder → database → lock
 //! ```

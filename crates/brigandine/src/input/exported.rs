@@ -48,8 +48,8 @@ const FILE_BYTES_MAX: usize = 16 << 20;
 const LINKS_MAX: usize = 40;
 
 impl ClonedFiles {
-    /// The contents of at least the first of these files; `None` for a file that is larger than `bytes_max`. Blocks, so
-    /// it must not be called on a thread that runs futures.
+    /// The contents of these files, in their order: as many as fit in one answer, but at least the first. `None` for a
+    /// file that is larger than `bytes_max`. Blocks, so it must not be called on a thread that runs futures.
     fn read(&self, entries: &[&Entry], bytes_max: usize) -> io::Result<Vec<Option<Vec<u8>>>> {
         let objects: Vec<String> = entries.iter().map(|entry| entry.object.clone()).collect();
         let read =

@@ -33,7 +33,8 @@ struct Page {
 struct Row {
     spec: SpecificationRow,
     badge: Badge,
-    /// The evaluation of the revisions that the inputs have now; otherwise the newest evaluation.
+    /// The evaluation of the revisions that the last successful look found; if there is none, the newest evaluation.
+    /// `None`: nothing was evaluated yet.
     latest: Option<EvaluationRow>,
     /// The last evaluations, oldest first.
     squares: Vec<Square<EvaluationId>>,

@@ -49,7 +49,7 @@ const KNOWN_MAX: usize = 1024;
 /// A table's index among the interned names.
 type Table = usize;
 
-/// A table of a call with its rows; `None`: it is reported without rows.
+/// A table that a call changed, and the rows that it changed there. `None`: the table is reported without rows.
 type Told = (Table, Option<Vec<RowChange>>);
 
 /// The notes of one connection. The hooks and the owner run on the same thread; the lock is there because callbacks must be

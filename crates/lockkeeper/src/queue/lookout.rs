@@ -97,7 +97,8 @@ impl Lookout {
         self.fruitless.store(fruitless, Ordering::Relaxed);
     }
 
-    /// Clears the flag after the queue was found empty. A call that was pushed in between is found one yield later.
+    /// Clears the flag after the queue was found empty. A call that was pushed between these two steps is not lost: the
+    /// worker looks into the queue again after the yield or, if the yield is skipped, after the batch.
     pub(crate) fn clear_pushed(&self) {
         self.pushed.store(false, Ordering::Relaxed);
     }

@@ -355,7 +355,7 @@ impl<C: Item> Queue<C> {
     fn close_or_abort(&self, abort: bool) {
         let mut state = lock(&self.state);
         if abort {
-            // QUEUE8
+            // Calls that run are asked to stop here; the waiting ones are refused below (QUEUE8).
             for running in state.workers.iter().filter_map(|slot| slot.running.as_ref()) {
                 running.token().raise(Interrupt::Aborted);
             }
@@ -479,7 +479,7 @@ impl<C: Item> State<C> {
                 shed.0.push(call);
                 continue;
             }
-            // QUEUE8
+            // Calls that run are asked to stop here; the waiting ones are refused below (QUEUE8).
             self.workers[worker].running = call.interruptible();
             return Some(Taken { lane, call, behind });
         }

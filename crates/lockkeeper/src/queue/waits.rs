@@ -41,7 +41,8 @@ pub(crate) enum Awaited {
     Holder(Holder),
 }
 
-/// A call for whose next command another thread waits.
+/// A call that another thread waits for, because only this call can send the next command. It is named by its
+/// thread and its frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Holder {
     thread: u64,

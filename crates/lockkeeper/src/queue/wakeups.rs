@@ -35,7 +35,7 @@ use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, lock, now};
 /// switches; a larger share leaves the readers idle until the callers submit their next reads.
 const SHARE: (usize, usize) = (5, 8);
 
-/// The smallest and the largest number of callers for that share.
+/// The lower and the upper limit for the number of callers that [`SHARE`] amounts to.
 const GROUP: (usize, usize) = (4, 42);
 
 /// How long a waker stays in the batch while its reader goes on serving reads.

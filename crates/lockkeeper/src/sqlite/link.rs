@@ -67,7 +67,7 @@ impl Link {
     pub(crate) fn undo_call(&self) -> bool {
         let undo =
             || self.session.run(Sql::RollbackTo).and_then(|()| self.session.run(Sql::Release));
-        // TEMP4
+        // ROLLBACK TO does not undo a new virtual table as a whole (TEMP4 in `temporary.rs`).
         !self.callbacks.temp_schema.virtual_made.get() && undo().is_ok() && !self.is_lost()
     }
 

@@ -52,7 +52,8 @@ pub(crate) fn may_be_special(text: &str) -> bool {
     })
 }
 
-/// The tokens of an SQL text without white space and comments, split only as exactly as [`special`] needs.
+/// The tokens of an SQL text; white space and comments are skipped. They are split only as exactly as [`special`]
+/// needs.
 struct Words<'s>(&'s str);
 
 impl<'s> Iterator for Words<'s> {

@@ -30,7 +30,8 @@ pub(crate) struct Repositories {
     /// dropped.
     locks: Mutex<HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>,
     pub(crate) readers: Readers,
-    /// What is known of clones. Guard: the mutex. One entry per URL in use.
+    /// What is known of each clone, by the path of the clone. The mutex protects it. One entry per URL that was used
+    /// since the server started.
     clones: Mutex<HashMap<PathBuf, Known>>,
     /// The names of the filters that may run when files are written.
     pub(super) filters: Vec<String>,
