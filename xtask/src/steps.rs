@@ -211,7 +211,9 @@ pub(crate) fn fuzz(minutes: u64, seed: Option<u64>) -> Result<Closing, Failed> {
     const NAME: &str = "fuzz::a06_calls_of_many_clients_are_as_if_they_had_run_alone";
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let seed = seed.unwrap_or_else(|| clock() * 1_000_000);
-    cargo(&["test", "-p", "lockkeeper", "--test", "it", "--", "--exact", NAME, "--nocapture"])
+    // For the whole workspace, as the step `tests` builds it: for one package, cargo would choose other features of
+    // shared dependencies, and compile these again.
+    cargo(&["test", "--workspace", "--test", "it", "--", "--exact", NAME, "--nocapture"])
         .with("LOCKKEEPER_FUZZ_MINUTES", &minutes.to_string())
         .with("LOCKKEEPER_FUZZ_SEED", &seed.to_string())
         .run_tests()
