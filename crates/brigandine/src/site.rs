@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
-use axum::middleware;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::app::App;
 use crate::context::{Context, Parts};
-use crate::http::{self, Path, Routes, Token};
+use crate::http::{self, Compressors, Path, Routes, Token};
 use crate::{api, config, probes, web};
 
 /// The route of a build, with one address for people and programs.
@@ -28,9 +28,10 @@ pub(crate) fn routes(context: Context) -> Routes {
         .merge(web::router())
         .merge(probes::router())
         .route(BUILD, get(build))
-        .route_layer(middleware::from_fn(http::note_route))
+        .route_layer(from_fn(http::note_route))
         .fallback(web::unknown_path)
         .method_not_allowed_fallback(http::wrong_method)
+        .layer(from_fn_with_state(Compressors::new(), http::negotiate))
         .with_state(context);
     Routes { router, at_once: probes::PATHS, meters }
 }
@@ -110,3 +111,5 @@ impl Web {
 
 #[cfg(test)]
 pub(crate) mod harness;
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
     img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// An answer with a body of known length, so hyper sends `Content-Length`.
-fn answer(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response {
+pub(super) fn answer(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();

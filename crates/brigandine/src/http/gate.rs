@@ -16,7 +16,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, Request, header};
+use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
@@ -96,7 +96,12 @@ impl Gate {
         let answer = self.router.call(request);
         let answered =
             if at_once { answering.at_once(answer).await } else { answering.turn(answer).await };
-        let response = answered.unwrap_or_else(|never: Infallible| match never {});
+        let mut response = answered.unwrap_or_else(|never: Infallible| match never {});
+        if response.status() == StatusCode::NOT_MODIFIED {
+            // The router wrote the length of the empty body. In a 304, the header would be the length of the body that is
+            // not sent (RFC 9110, 8.6).
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+        }
         let goes_on = response.extensions().get::<Streaming>().is_some();
         let response = if goes_on {
             answering.stream().map_err(|full| self.refuse(full, HttpError::Busy))?;

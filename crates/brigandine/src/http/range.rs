@@ -18,6 +18,16 @@ pub(crate) enum Wanted {
     Nothing,
 }
 
+/// Whether the client of a request has the version with the entity tag `tag`, as `If-None-Match` says. Whether tags are
+/// weak does not matter.
+pub(super) fn has(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+    let Ok(tag) = tag.to_str() else { return false };
+    let tag = tag.trim_start_matches("W/");
+    let known = headers.get_all(header::IF_NONE_MATCH).iter();
+    let known = known.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+    known.map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag)
+}
+
 /// Which part a request wants of a representation with `bytes` bytes and the entity tag `tag`. The tag must differ
 /// whenever the bytes do.
 ///
@@ -27,9 +37,7 @@ pub(crate) enum Wanted {
 /// # Errors
 /// 416: all ranges begin past the end.
 pub(crate) fn wanted(headers: &HeaderMap, bytes: u64, tag: &HeaderValue) -> Result<Wanted> {
-    let known = headers.get_all(header::IF_NONE_MATCH).iter();
-    let known = known.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
-    if known.map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag) {
+    if has(headers, tag) {
         return Ok(Wanted::Nothing);
     }
     // The client has another version, so a part of the current one is useless to it. A weak tag or a date never

@@ -185,6 +185,11 @@ impl Served {
 
     /// Sends `request`, and reads until the server closes the connection.
     pub(crate) async fn raw(&self, request: &str) -> String {
+        String::from_utf8_lossy(&self.bytes(request).await).into_owned()
+    }
+
+    /// Like [`Served::raw`], as bytes.
+    pub(crate) async fn bytes(&self, request: &str) -> Vec<u8> {
         let mut socket = self.connect().await;
         socket.write_all(request.as_bytes()).await.expect("sent");
         let mut answer = Vec::new();
@@ -192,7 +197,7 @@ impl Served {
             .await
             .expect("an answer in time")
             .expect("an answer");
-        String::from_utf8_lossy(&answer).into_owned()
+        answer
     }
 
     /// Requests `path` with `method`.

@@ -1,24 +1,34 @@
 //! The style, the script and the icon that pages load. All of them are compiled into the program.
 
-use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use std::sync::LazyLock;
 
-pub(super) const STYLE: &str = include_str!("../../static/style.css");
-pub(super) const SCRIPT: &str = include_str!("../../static/live.js");
-pub(super) const ICON: &str = include_str!("../../static/icon.svg");
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+
+use crate::http::Fixed;
+
+const STYLE_TEXT: &str = include_str!("../../static/style.css");
+const SCRIPT_TEXT: &str = include_str!("../../static/live.js");
+const ICON_TEXT: &str = include_str!("../../static/icon.svg");
+
+/// A file. It is compressed when it is first requested.
+pub(super) type File = LazyLock<Fixed>;
+
+pub(super) static STYLE: File = LazyLock::new(|| Fixed::new("text/css; charset=utf-8", STYLE_TEXT));
+pub(super) static SCRIPT: File =
+    LazyLock::new(|| Fixed::new("text/javascript; charset=utf-8", SCRIPT_TEXT));
+pub(super) static ICON: File = LazyLock::new(|| Fixed::new("image/svg+xml", ICON_TEXT));
 
 /// Serves a file. Pages request it with [`VERSION`] in the address, so caches may keep it.
-pub(super) fn asset(kind: &'static str, body: &'static str) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
-        (header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable")),
-        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    ];
-    (headers, body).into_response()
+pub(super) fn asset(file: &File, headers: &HeaderMap) -> Response {
+    let mut response = file.answer(headers);
+    let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
+    response.headers_mut().insert(header::CACHE_CONTROL, forever);
+    response
 }
 
 /// A number that changes when one of the files changes.
-pub(super) const VERSION: u64 = fingerprint(&[STYLE, SCRIPT, ICON]);
+pub(super) const VERSION: u64 = fingerprint(&[STYLE_TEXT, SCRIPT_TEXT, ICON_TEXT]);
 
 /// FNV-1a, which the compiler can compute. It is not suited for secrets.
 const fn fingerprint(texts: &[&str]) -> u64 {

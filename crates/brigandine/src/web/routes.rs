@@ -1,6 +1,7 @@
 //! The addresses of the pages and of the files that they load.
 
 use axum::Router;
+use axum::http::HeaderMap;
 use axum::routing::{MethodRouter, get};
 
 use super::files::{ICON, SCRIPT, STYLE, asset};
@@ -21,10 +22,10 @@ pub(super) const ROUTES: [(&str, Make); 12] = [
     ("/build/{id}/log/live", || get(live::log)),
     ("/queue", || get(queue::page)),
     ("/live", || get(live::changes)),
-    ("/static/style.css", || get(async || asset("text/css; charset=utf-8", STYLE))),
-    ("/static/live.js", || get(async || asset("text/javascript; charset=utf-8", SCRIPT))),
-    ("/static/icon.svg", || get(async || asset("image/svg+xml", ICON))),
-    ("/favicon.ico", || get(async || asset("image/svg+xml", ICON))),
+    ("/static/style.css", || get(async |headers: HeaderMap| asset(&STYLE, &headers))),
+    ("/static/live.js", || get(async |headers: HeaderMap| asset(&SCRIPT, &headers))),
+    ("/static/icon.svg", || get(async |headers: HeaderMap| asset(&ICON, &headers))),
+    ("/favicon.ico", || get(async |headers: HeaderMap| asset(&ICON, &headers))),
 ];
 
 /// The router of all [`ROUTES`].

@@ -1,0 +1,173 @@
+//! What a client accepts and what it has: compressed answers, entity tags, and 304 instead of a body that the client has
+//! already.
+//!
+//! This is about answers whose whole body is in memory. Streams pass as they are: events must not wait in a compressor,
+//! and products and logs have ranges and tags of their own (`range.rs`).
+//!
+//! - NEGO1: every answer has `Content-Length`, since its body is compressed as a whole before the head is sent.
+//! - NEGO2: compression of more than [`INLINE_BYTES_MAX`] runs on a thread for blocking work, and only so many at once.
+//!   An answer that would have to wait for such a thread is sent uncompressed, so no bodies pile up before they are
+//!   counted (`clients.rs`).
+//! - NEGO3: tags are weak. All codings of a body share one, which is a digest of the body before compression.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use tokio::sync::Semaphore;
+
+use super::coding::Coding;
+use super::error::HttpError;
+use super::range::has;
+use super::stream::Streaming;
+
+/// Bodies with fewer bytes are not compressed: they fit into one packet with the head.
+const BYTES_MIN: usize = 512;
+
+/// The most bytes that are compressed on a thread of the runtime, which takes less than a millisecond.
+const INLINE_BYTES_MAX: usize = 32 * 1024;
+
+/// The types of answers that are worth compressing.
+const KINDS: [&str; 3] = ["text/", "application/json", "image/svg+xml"];
+
+/// Limits how many large answers are compressed at once.
+#[derive(Debug, Clone)]
+pub(crate) struct Compressors(Arc<Semaphore>);
+
+impl Compressors {
+    /// Two for each processor.
+    pub(crate) fn new() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self(Arc::new(Semaphore::new(2 * processors)))
+    }
+
+    /// `body` compressed; `None`: it is to be sent as it is.
+    async fn compress(&self, coding: Coding, body: &Bytes) -> Option<Bytes> {
+        let compressed = if body.len() <= INLINE_BYTES_MAX {
+            coding.compress(body).ok()?
+        } else {
+            let permit = Arc::clone(&self.0).try_acquire_owned().ok()?;
+            let body = body.clone();
+            let work = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                coding.compress(&body)
+            });
+            work.await.ok()?.ok()?
+        };
+        (compressed.len() < body.len()).then(|| compressed.into())
+    }
+}
+
+/// A layer of the router: sends no body that the client has, and compresses what the client accepts compressed.
+pub(crate) async fn negotiate(
+    State(compressors): State<Compressors>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let reads = [Method::GET, Method::HEAD].contains(request.method());
+    let asked = request.headers().clone();
+    let response = next.run(request).await;
+    if !reads || response.extensions().get::<Streaming>().is_some() {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let body = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        // Only streams can fail.
+        Err(error) => {
+            tracing::error!(%error, "an answer in memory cannot be read");
+            return HttpError::Internal.into_response();
+        }
+    };
+    let coded = parts.headers.contains_key(header::CONTENT_ENCODING);
+    let compressible = !coded && body.len() >= BYTES_MIN && is_compressible(&parts.headers);
+    if coded || compressible {
+        vary_by_coding(&mut parts.headers);
+    }
+    if parts.status == StatusCode::OK {
+        let tag = parts.headers.entry(header::ETAG).or_insert_with(|| digest(&body)).clone();
+        let revalidate = HeaderValue::from_static("no-cache");
+        parts.headers.entry(header::CACHE_CONTROL).or_insert(revalidate);
+        if has(&asked, &tag) {
+            let mut response = not_modified(&parts.headers);
+            *response.extensions_mut() = parts.extensions;
+            return response;
+        }
+    }
+    let coding = Coding::preferred(&asked).filter(|_| compressible);
+    let compressed = match coding {
+        Some(coding) => compressors.compress(coding, &body).await.map(|body| (coding, body)),
+        None => None,
+    };
+    let Some((coding, body)) = compressed else {
+        return Response::from_parts(parts, Body::from(body));
+    };
+    parts.headers.insert(header::CONTENT_ENCODING, coding.header());
+    Response::from_parts(parts, Body::from(body))
+}
+
+fn is_compressible(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| KINDS.iter().any(|compressed| kind.starts_with(compressed)))
+}
+
+/// Adds `accept-encoding` to what the answer depends on.
+fn vary_by_coding(headers: &mut HeaderMap) {
+    let before = headers.get(header::VARY).and_then(|vary| vary.to_str().ok());
+    let vary = before.map(|before| format!("{before}, accept-encoding"));
+    let vary = vary.and_then(|vary| HeaderValue::from_str(&vary).ok());
+    let alone = HeaderValue::from_static("accept-encoding");
+    headers.insert(header::VARY, vary.unwrap_or(alone));
+}
+
+/// The weak tag of a body (NEGO3).
+pub(super) fn digest(body: &[u8]) -> HeaderValue {
+    let mut digest = DefaultHasher::new();
+    digest.write(body);
+    weak_tag(digest.finish())
+}
+
+/// A weak tag with this number.
+pub(crate) fn weak_tag(number: u64) -> HeaderValue {
+    HeaderValue::from_str(&format!("W/\"{number:016x}\""))
+        .unwrap_or_else(|_| HeaderValue::from_static("W/\"\""))
+}
+
+/// The answer to a client that has what an answer with `headers` would bring.
+fn not_modified(headers: &HeaderMap) -> Response {
+    let mut response = StatusCode::NOT_MODIFIED.into_response();
+    for name in [header::ETAG, header::CACHE_CONTROL, header::VARY] {
+        if let Some(value) = headers.get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_would_wait_for_a_thread_is_not_compressed() {
+        let none_left = Compressors(Arc::new(Semaphore::new(0)));
+        let (short, long) = (vec![b'a'; INLINE_BYTES_MAX], vec![b'a'; INLINE_BYTES_MAX + 1]);
+        for coding in [Coding::Zstd, Coding::Gzip] {
+            let of = async |room: &Compressors, body: &Vec<u8>| {
+                room.compress(coding, &Bytes::from(body.clone())).await.is_some()
+            };
+            assert!(of(&none_left, &short).await);
+            assert!(!of(&none_left, &long).await);
+            // Twice, because the first one must give its place back.
+            let one_left = Compressors(Arc::new(Semaphore::new(1)));
+            assert!(of(&one_left, &long).await && of(&one_left, &long).await);
+        }
+    }
+}
