@@ -25,6 +25,8 @@ pub(crate) enum Command {
     /// Measure pages while strangers hold as many connections as they get; status 1 if they are slow or
     /// the server's memory grows
     Strangers(Strangers),
+    /// Measure the bytes that an open overview costs while builds start and end; status 1 if they are too many
+    Viewer(Viewer),
     /// The server that `site` and `strangers` measure
     #[command(hide = true)]
     Server {
@@ -112,6 +114,22 @@ pub(crate) struct Strangers {
     pub(crate) clients: u8,
     /// Seconds of each kind
     #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Viewer {
+    /// Specifications on the overview
+    #[arg(long, value_name = "N", default_value = "500", value_parser = number::<u16>(1, 5000))]
+    pub(crate) specifications: u16,
+    /// Starts and ends of builds in each second
+    #[arg(long, value_name = "N", default_value = "50", value_parser = number::<u16>(2, 500))]
+    pub(crate) changes: u16,
+    /// Seconds of each measurement
+    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
     pub(crate) seconds: f64,
     /// Print the figures as JSON
     #[arg(long)]

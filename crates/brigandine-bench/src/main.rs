@@ -15,6 +15,7 @@ mod site;
 mod startup;
 mod statistics;
 mod strangers;
+mod viewer;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         cli::Command::Builds(arguments) => builds::run(&arguments),
         cli::Command::Pushes(arguments) => pushes::run(&arguments),
         cli::Command::Strangers(arguments) => strangers::run(&arguments),
+        cli::Command::Viewer(arguments) => viewer::run(&arguments),
         cli::Command::Server { state } => server::run(&state),
     };
     match outcome {

@@ -2,7 +2,7 @@
 //! [`JOBS`] reads the whole index of jobs, which takes a second for five million builds.
 
 use brigandine::model::{Build, BuildId, EvaluationId, SpecificationId};
-use brigandine::store::{self, Snapshot};
+use brigandine::store::{self, Snapshot, Transaction};
 use rusqlite::params;
 
 /// A specification and its number of finished builds.
@@ -109,6 +109,44 @@ pub(crate) fn builds_above(s: &Snapshot, id: BuildId, limit: u32) -> rusqlite::R
         .query_map(params![id, limit], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     ids.into_iter().filter_map(|id| store::build(s, id).transpose()).collect()
+}
+
+/// Adds an evaluation that began at `at` and has ended. `seed` makes it different from others.
+pub(crate) fn add_evaluation(
+    tx: &Transaction,
+    specification: SpecificationId,
+    seed: i64,
+    at: i64,
+) -> rusqlite::Result<EvaluationId> {
+    tx.query_row(
+        "INSERT INTO evaluation (specification_id, stamp, status, message, created_at, checkout_at,
+           finished_at, log_path, scheduled, started, succeeded, failed, failed_dependency,
+           failed_other, canceled)
+         VALUES (?1, ?2, 0, '', ?3, ?3, ?3 + 1, '', 0, 0, 0, 0, 0, 0, 0) RETURNING id",
+        params![specification, format!("past {seed}"), at],
+        |row| row.get(0),
+    )
+}
+
+/// Gives an evaluation a revision, and as many ended jobs as `seed` says, of which some failed.
+pub(crate) fn add_outcome(
+    tx: &Transaction,
+    evaluation: EvaluationId,
+    seed: i64,
+) -> rusqlite::Result<()> {
+    let drawn = store::mix(seed);
+    let (succeeded, failed) = (20 + drawn % 80, (drawn >> 20) % 8 / 5 * ((drawn >> 30) % 9));
+    tx.execute(
+        "UPDATE evaluation SET succeeded = ?2, failed = ?3 WHERE id = ?1",
+        params![evaluation, succeeded.cast_signed(), failed.cast_signed()],
+    )?;
+    let revision = format!("{drawn:016x}{:016x}{:08x}", store::mix(!seed), seed.unsigned_abs());
+    tx.execute(
+        "INSERT INTO checkout (evaluation_id, position, input, revision, subject, author, revision_at)
+         VALUES (?1, 0, 'source', ?2, ?3, 'Somebody', 0)",
+        params![evaluation, revision, format!("Change {} things about {}", drawn % 97, drawn % 1009)],
+    )?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -221,6 +221,35 @@ fn pages_beside_strangers_are_measured_and_what_is_too_slow_or_too_large_is_a_fa
     }
 }
 
+#[test]
+fn an_open_overview_costs_less_than_asking_for_it_again() {
+    let mut command = Command::new(PROGRAM);
+    command.args([
+        "viewer",
+        "--specifications",
+        "60",
+        "--changes",
+        "20",
+        "--seconds",
+        "2",
+        "--json",
+    ]);
+    let ended = run(command);
+    assert!(ended.status.success(), "{}\n{}", ended.stdout, ended.stderr);
+    let figures: serde_json::Value = serde_json::from_str(&ended.stdout).expect("only JSON");
+    let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+    assert!(
+        number(&figures["page_gzip_bytes"]) * 4.0 < number(&figures["page_bytes"]),
+        "{figures}"
+    );
+    for client in ["whole", "parts"] {
+        let row = &figures[client];
+        assert!(number(&row["changes_per_s"]) > 0.0 && number(&row["questions"]) >= 2.0, "{row}");
+    }
+    let answers = |client: &str| number(&figures[client]["answer_bytes"]);
+    assert!(answers("parts") * 10.0 < answers("whole"), "{figures}");
+}
+
 /// Memory and the times of pages can only be judged by a longer measurement.
 #[test]
 fn a_short_measurement_of_pushes_counts_no_more_descriptors_at_its_end() {

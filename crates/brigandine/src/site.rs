@@ -31,6 +31,7 @@ pub(crate) fn routes(context: Context) -> Routes {
         .route_layer(from_fn(http::note_route))
         .fallback(web::unknown_path)
         .method_not_allowed_fallback(http::wrong_method)
+        .layer(from_fn_with_state(web::Versions::default(), web::parts))
         .layer(from_fn_with_state(Compressors::new(), http::negotiate))
         .with_state(context);
     Routes { router, at_once: probes::PATHS, meters }

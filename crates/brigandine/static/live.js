@@ -13,46 +13,69 @@ function say(state) {
 
 // ---- parts that change ----
 
+// The page asks for those of its parts that differ from the version that it shows, at most every PAUSE ms. When
+// many parts change all the time, it asks more rarely: its answers may cost RATE bytes per ms (6 kB/s), and each
+// question costs HEADS bytes besides.
+
+const PAUSE = 400;
+const RATE = 6;
+const HEADS = 1000;
+
+let version = `W/"${document.body.dataset.version}"`;
 let asking = false;
 let again = false;
 
 async function refresh() {
-  // One question at a time; a change in between leads to one more.
-  if (asking) {
-    again = true;
-    return;
-  }
+  // One question at a time, and none for a page that nobody sees; a change meanwhile leads to one more.
+  again = asking || document.hidden;
+  if (again) return;
   asking = true;
+  let bytes = HEADS;
   try {
-    const headers = { accept: "text/html" };
+    const headers = { accept: "text/html", "x-brigandine-parts": "1", "if-none-match": version };
     if (log?.stream) headers["x-brigandine-follows"] = log.dataset.attempt;
     const answer = await fetch(location.href, { headers });
-    if (answer.ok) takeOver(new DOMParser().parseFromString(await answer.text(), "text/html"));
+    // If nothing differs, the answer is 304.
+    if (answer.ok) {
+      bytes += Number(answer.headers.get("content-length"));
+      takeOver(new DOMParser().parseFromString(await answer.text(), "text/html"));
+      version = answer.headers.get("etag");
+    }
   } catch {
     // The event stream will be cut too, and says so.
   }
-  asking = false;
-  if (again) {
-    again = false;
-    refresh();
-  }
+  setTimeout(() => {
+    asking = false;
+    if (again) refresh();
+  }, Math.max(PAUSE, bytes / RATE));
 }
 
+document.addEventListener("visibilitychange", () => {
+  if (again && !asking) refresh();
+});
+
 function takeOver(page) {
-  for (const part of document.querySelectorAll("[data-part]")) {
-    const fresh = page.querySelector(`[data-part="${part.dataset.part}"]`);
-    if (!fresh || fresh.innerHTML === part.dataset.seen) continue;
-    part.dataset.seen = fresh.innerHTML;
+  const parts = new Map();
+  for (const part of document.querySelectorAll("[data-part]")) parts.set(part.dataset.part, part);
+  for (const fresh of [...page.body.children]) {
+    const part = parts.get(fresh.dataset.part);
+    if (!part) continue;
+    if (part === log) {
+      takeOverLog(fresh);
+      continue;
+    }
     // A link that has the focus keeps it.
     const focused = part.contains(document.activeElement) && document.activeElement.getAttribute("href");
-    const opened = fresh.cloneNode(true);
-    part.className = opened.className;
-    part.replaceChildren(...opened.childNodes);
-    if (focused) part.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+    for (const { name, value } of fresh.attributes) part.setAttribute(name, value);
+    part.replaceChildren(...fresh.childNodes);
+    if (focused) (part.matches(same(focused)) ? part : part.querySelector(same(focused)))?.focus();
   }
   document.title = page.title;
-  takeOverLog(page.getElementById("log"));
   tick();
+}
+
+function same(href) {
+  return `a[href="${CSS.escape(href)}"]`;
 }
 
 function listen() {

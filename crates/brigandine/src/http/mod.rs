@@ -26,7 +26,7 @@ pub(crate) use coding::Fixed;
 pub(crate) use download::file;
 pub(crate) use error::{HttpError, Result, wrong_method};
 pub(crate) use meters::{HttpMeters, note_route};
-pub(crate) use negotiate::{Compressors, negotiate};
+pub(crate) use negotiate::{Compressors, negotiate, weak_tag};
 pub(crate) use query::{Path, Query};
 pub(crate) use range::{Wanted, describe, tag, wanted};
 pub(crate) use server::{Routes, closed, serve};

@@ -21,10 +21,12 @@ enum Kind {
 use Kind::{Download, Short, Text};
 
 const PAGE: &str = "accept: text/html\r\n";
+const PARTS: &str = "accept: text/html\r\nx-brigandine-parts: 1\r\n";
 
 /// Kind, status, address and further headers.
-const ROUTES: [(Kind, u16, &str, &str); 14] = [
+const ROUTES: [(Kind, u16, &str, &str); 15] = [
     (Text, 200, "/", PAGE),
+    (Text, 200, "/", PARTS),
     (Text, 200, "/eval/2", PAGE),
     (Text, 200, "/build/3", PAGE),
     (Text, 200, "/queue", PAGE),

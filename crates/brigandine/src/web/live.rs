@@ -1,7 +1,7 @@
 //! Tells open pages about changes, by server-sent events.
 //!
-//! A message of `/live` says only *that* something on the page has changed. The page then requests itself again and
-//! takes over the parts that differ. So a page is made in only one way, and a missed event only delays the update.
+//! A message of `/live` says only *that* something on the page has changed. The page then requests the parts of itself
+//! that differ (`parts.rs`). So a page is made in only one way, and a missed event only delays the update.
 //! There is at most one message per [`PAUSE`], however many builds end.
 
 use std::pin::pin;

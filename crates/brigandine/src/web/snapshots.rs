@@ -53,14 +53,14 @@ async fn sample() -> Served {
 fn stable(page: &str) -> String {
     let mut text = String::new();
     let mut rest = page;
-    while let Some(at) = ["<time", "data-since=\"", ".css?", ".js?", ".svg?"]
+    while let Some(at) = ["<time", "data-since=\"", "data-version=\"", ".css?", ".js?", ".svg?"]
         .into_iter()
         .filter_map(|mark| rest.find(mark).map(|at| at + mark.len()))
         .min()
     {
         text.push_str(&rest[..at]);
         rest = &rest[at..];
-        if text.ends_with('?') {
+        if text.ends_with('?') || text.ends_with("data-version=\"") {
             text.push_str("VERSION");
             rest = &rest[rest.find('"').unwrap_or(0)..];
         } else {

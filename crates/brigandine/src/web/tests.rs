@@ -106,7 +106,7 @@ async fn one_address_is_a_page_for_browsers_and_json_for_programs() {
     let (page, json) = (served.page("/build/3").await, served.get("/build/3").await);
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     assert_eq!(json.header("content-type"), Some("application/json"));
-    assert_eq!(page.header("vary"), Some("accept, accept-encoding"));
+    assert_eq!(page.header("vary"), Some("accept, x-brigandine-parts, accept-encoding"));
     // This one is too short to be compressed.
     assert_eq!(json.header("vary"), Some("accept"));
     served.close().await;
@@ -181,6 +181,39 @@ async fn ten_thousand_jobs_make_no_page_long_or_slow() {
         // rendered rows or a query per job would exceed it.
         assert!(took.as_millis() < 500, "{path} took {took:?}");
     }
+    served.close().await;
+}
+
+#[tokio::test]
+async fn an_open_page_is_sent_the_parts_that_differ_from_what_it_shows() {
+    let served = served().await;
+    let ask = async |version: &str| {
+        let headers = "accept: text/html\r\nx-brigandine-parts: 1\r\nif-none-match";
+        served.ask("GET", "/", &format!("{headers}: W/\"{version}\"\r\n")).await
+    };
+    let page = served.page("/").await;
+    let shown = between(&page.body, "data-version=\"", "\"");
+    assert_eq!(ask(shown).await.status, 304);
+    let change = "UPDATE evaluation SET succeeded = succeeded + 1 WHERE id = 2";
+    let changed = served
+        .database
+        .exclusive(move |conn: &mut rusqlite::Connection| conn.execute_batch(change));
+    changed.await.expect("changed");
+    let answer = ask(shown).await;
+    assert_eq!(answer.status, 200, "{}", answer.head);
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    let begins = "<!doctype html><title>Brigandine</title><a class=\"last\" href=\"/eval/2\" data-part=\"last hello\">";
+    assert!(answer.body.starts_with(begins), "{}", answer.body);
+    assert_eq!(answer.body.matches("data-part").count(), 1, "{}", answer.body);
+    let tag = answer.header("etag").expect("a tag").to_owned();
+    assert_eq!(ask(between(&tag, "\"", "\"")).await.status, 304);
+    // A page that the server does not remember gets all parts, and what stands around them never.
+    let all = ask("0123456789abcdef").await;
+    assert_eq!(all.header("etag"), Some(&*tag));
+    for part in ["pending", "load", "notice", "unused", "specifications", "spec odd", "builds"] {
+        assert!(all.body.contains(&format!("data-part=\"{part}\"")), "{part}: {}", all.body);
+    }
+    assert!(!all.body.contains("<main"), "{}", all.body);
     served.close().await;
 }
 

@@ -140,6 +140,54 @@ fn every_page_has_its_contents_without_scripts() {
 }
 
 #[test]
+fn an_open_page_takes_over_what_differs_and_asks_for_nothing_while_it_is_hidden() {
+    let place = Place::new();
+    let (changing, other) = (place.repository("changing"), place.repository("other"));
+    changing.jobs(&[("one", "command = \"true\"")]);
+    other.jobs(&[("one", "command = \"true\""), ("two", "command = \"true\"")]);
+    place.specify(&[("changing", &changing, ""), ("other", &other, "")]);
+    let server = Process::start(place.command(&[]));
+    let address = address(&server);
+    until(|| text(&address, "/"), |page| page.matches("<span>all succeeded</span>").count() == 2);
+    let browser = Browser::start(&place.path("profile"));
+    browser.open(&format!("http://{address}"));
+    let shows = |name: &str, text: &str| {
+        browser.wait(&format!("return document.querySelector('[data-part=\"last {name}\"]').innerText.includes('{text}')"));
+    };
+    let asked = || {
+        browser.run("return performance.getEntriesByType('resource').filter((it) => it.initiatorType === 'fetch').length")
+    };
+    let settled =
+        "return document.getElementById('link').textContent === 'live' && !asking && !again";
+    browser.wait(settled);
+    browser.run("document.querySelector('[data-part=\"last other\"] .what').mark = 'kept'; window.hides = true;
+        Object.defineProperty(document, 'hidden', { get: () => window.hides }); return 0");
+    let before = asked();
+    changing.jobs(&[
+        ("one", "command = \"true\""),
+        ("new", "command = \"true\""),
+        ("third", "command = \"true\""),
+    ]);
+    assert!(run(place.tool(&["evaluate", "changing", "--wait"])).status.success());
+    browser.wait("return again && !asking");
+    assert_eq!(asked(), before, "a page that nobody sees asks for nothing");
+    shows("changing", "1 job");
+    browser.run(
+        "window.hides = false; document.dispatchEvent(new Event('visibilitychange')); return 0",
+    );
+    shows("changing", "3 jobs");
+    browser.wait(settled);
+    assert!(asked().as_u64() > before.as_u64());
+    let kept =
+        browser.run("return document.querySelector('[data-part=\"last other\"] .what').mark");
+    assert_eq!(kept, "kept", "what does not differ is left alone");
+    assert_eq!(browser.console(), [""; 0]);
+    drop(browser);
+    server.signal("TERM");
+    assert!(server.end().success());
+}
+
+#[test]
 fn an_open_page_follows_its_build_through_a_restart_to_the_new_log() {
     let place = Place::new();
     let repository = place.repository("repository");
