@@ -29,9 +29,19 @@ pub(crate) async fn build(context: &Context, id: String) -> Result<Response> {
     Ok(json(StatusCode::OK, build))
 }
 
-fn filter(query: &Query) -> Result<BuildFilter> {
-    let status = match query.get("status") {
+/// Which builds of the finished ones, or of the pending ones, a request wants. `None`: it wants the others.
+fn filter(query: &Query, finished: bool) -> Result<Option<BuildFilter>> {
+    let status = match query.get("status").as_deref() {
         None => None,
+        // Cuirass's words for all builds of one list.
+        Some(all @ ("done" | "pending")) => {
+            if (all == "done") != finished {
+                return Ok(None);
+            }
+            None
+        }
+        // Cuirass's word in searches.
+        Some("success") => Some(BuildStatus::Succeeded),
         Some(text) => {
             let code = text.parse().ok().and_then(BuildStatus::from_code);
             let status = code.map_or_else(|| text.parse(), Ok);
@@ -39,19 +49,24 @@ fn filter(query: &Query) -> Result<BuildFilter> {
             Some(status.map_err(refuse)?)
         }
     };
-    Ok(BuildFilter {
+    Ok(Some(BuildFilter {
         specification: query.get("jobset"),
         job: query.get("job"),
         system: query.get("system"),
         evaluation: query.parsed("evaluation")?,
         derivation: query.get("derivation"),
         status,
-    })
+    }))
+}
+
+fn none() -> Response {
+    json(StatusCode::OK, &[(); 0])
 }
 
 /// Finished builds, sorted by the time at which they stopped, the newest first.
 pub(super) async fn latest(State(context): State<Context>, query: Query) -> Result<Response> {
-    let (number, filter) = (query.number_of_entries()?, filter(&query)?);
+    let (number, filter) = (query.number_of_entries()?, filter(&query, true)?);
+    let Some(filter) = filter else { return Ok(none()) };
     let read = move |s: &Snapshot| builds_json(s, store::latest_builds(s, &filter, number)?);
     let builds =
         if number <= FEW { context.read_few(read).await } else { context.read(read).await }?;
@@ -60,7 +75,8 @@ pub(super) async fn latest(State(context): State<Context>, query: Query) -> Resu
 
 /// Pending builds: running ones first, then in the order of their submission. The list is cut after sorting.
 pub(super) async fn queue(State(context): State<Context>, query: Query) -> Result<Response> {
-    let (number, filter) = (query.number_of_entries()?, filter(&query)?);
+    let (number, filter) = (query.number_of_entries()?, filter(&query, false)?);
+    let Some(filter) = filter else { return Ok(none()) };
     let builds = context.read(move |s| builds_json(s, store::queue(s, &filter, number)?)).await?;
     Ok(json(StatusCode::OK, &builds))
 }

@@ -3,13 +3,12 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde_json::json as object;
 
 use crate::context::Context;
 use crate::http::{HttpError, Query, Result, json};
-use crate::model::EvaluationId;
+use crate::model::{Evaluation, EvaluationId};
 use crate::store;
-use crate::wire::builds_json;
+use crate::wire::HistoryJson;
 
 /// The most jobs of an evaluation in an answer.
 const JOBS_MAX: u32 = 100_000;
@@ -34,20 +33,33 @@ pub(super) async fn list(State(context): State<Context>, query: Query) -> Result
     Ok(json(StatusCode::OK, &jobs))
 }
 
-/// The last builds of each named job.
+/// The last evaluations of a specification, newest first, with the named jobs of each.
+///
+/// # Errors
+/// 500 as clients of Cuirass know it: `nr`, `spec` or `names` is missing. 400: the answer could have too many jobs.
 pub(super) async fn history(State(context): State<Context>, query: Query) -> Result<Response> {
     let number = query.number_of_entries()?;
     let specification = query.get("spec").ok_or(HttpError::ParameterMissing)?;
     let names = names(&query)?;
+    if names.is_empty() {
+        return Err(HttpError::ParameterMissing);
+    }
+    if names.len() > (JOBS_MAX / number) as usize {
+        let why = format!("at most {JOBS_MAX} jobs at once: `nr` times the number of names");
+        return Err(HttpError::BadRequest(why));
+    }
     let list = context
         .read(move |s| {
-            names
-                .iter()
-                .map(|name| {
-                    let builds = store::job_history(s, &specification, name, number)?;
-                    Ok(object!({ "name": name, "builds": builds_json(s, builds)? }))
-                })
-                .collect::<rusqlite::Result<Vec<_>>>()
+            // An imported evaluation may have several builds of one name, so the jobs are counted.
+            let mut left = JOBS_MAX;
+            let entry = |evaluation: Evaluation| -> rusqlite::Result<HistoryJson> {
+                let checkouts = store::checkouts(s, evaluation.id)?;
+                let jobs = store::job_builds(s, evaluation.id, &names, None, left)?;
+                left -= u32::try_from(jobs.len()).unwrap_or(left);
+                Ok(HistoryJson::new(&evaluation, checkouts, jobs))
+            };
+            let evaluations = store::evaluations(s, Some(&specification), number)?;
+            evaluations.into_iter().map(entry).collect::<rusqlite::Result<Vec<_>>>()
         })
         .await?;
     Ok(json(StatusCode::OK, &list))

@@ -2,6 +2,7 @@
 
 mod builds;
 mod changes;
+mod counts;
 mod evaluations;
 mod jobs;
 mod log;
@@ -24,6 +25,8 @@ pub(crate) fn router() -> Router<Context> {
         .route("/download/{product}", get(builds::download))
         .route("/api/latestbuilds", get(builds::latest))
         .route("/api/queue", get(builds::queue))
+        .route("/api/nrqueue", get(counts::queued))
+        .route("/api/nrbuilds", get(counts::ended))
         .route("/api/evaluations", get(evaluations::list))
         .route("/api/evaluation", get(evaluations::one))
         .route("/api/jobs", get(jobs::list))

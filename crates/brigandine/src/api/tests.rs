@@ -92,6 +92,63 @@ async fn a_build_that_is_not_there_is_told_in_the_words_clients_know() {
 }
 
 #[tokio::test]
+async fn doubled_slashes_and_the_last_one_name_the_same() {
+    let served = served().await;
+    for (path, same) in [
+        ("/build/1/", "/build/1"),
+        ("//build///1//", "/build/1"),
+        ("/api//queue/?nr=1", "/api/queue?nr=1"),
+        ("/jobsets/?x=//", "/jobsets"),
+    ] {
+        let (answer, wanted) = (served.get(path).await, served.get(same).await);
+        assert_eq!((answer.status, &answer.body), (200, &wanted.body), "{path}");
+    }
+    let page = served.page("//").await;
+    assert_eq!((page.status, page.body), (200, served.page("/").await.body));
+    let bearer = format!("authorization: Bearer {}\r\n", crate::site::harness::TOKEN);
+    let answer = served.ask("POST", "/api/v1//build/7/restart/", &bearer).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    // An encoded slash is part of a name.
+    assert_eq!(served.get("/jobset/a%2F%2Fb").await.status, 404);
+    served.close().await;
+}
+
+#[tokio::test]
+async fn the_words_of_cuirass_name_statuses() {
+    let served = served().await;
+    for (path, same) in [
+        ("/api/latestbuilds?nr=9&status=success", "/api/latestbuilds?nr=9&status=0"),
+        ("/api/latestbuilds?nr=9&status=done", "/api/latestbuilds?nr=9"),
+        ("/api/latestbuilds?nr=9&status=canceled", "/api/latestbuilds?nr=9&status=4"),
+        ("/api/latestbuilds?nr=9&status=pending", "/api/queue?nr=9&job=none"),
+        ("/api/queue?nr=9&status=pending", "/api/queue?nr=9"),
+        ("/api/queue?nr=9&status=done", "/api/queue?nr=9&job=none"),
+    ] {
+        let (answer, wanted) = (served.get(path).await, served.get(same).await);
+        assert_eq!((answer.status, &answer.body), (200, &wanted.body), "{path}");
+    }
+    served.close().await;
+}
+
+#[tokio::test]
+async fn numbers_of_builds_are_written_as_hydra_does() {
+    let requests = [
+        "/api/nrqueue",
+        "/api/nrbuilds?nr=10&period=day",
+        "/api/nrbuilds?nr=10&period=hour",
+        "/api/nrbuilds?nr=1&period=hour",
+        "/api/nrbuilds?nr=10&period=hour&jobset=hello&system=x86_64-linux",
+        "/api/nrbuilds?nr=10&period=hour&job=test",
+        "/api/nrbuilds?nr=10&period=hour&job=none",
+        "/api/nrbuilds?nr=10",
+        "/api/nrbuilds?period=day",
+        "/api/nrbuilds?nr=10&period=year",
+        "/api/nrbuilds?nr=1001&period=day",
+    ];
+    check("numbers", &requests).await;
+}
+
+#[tokio::test]
 async fn latest_builds_are_filtered_and_the_latest_stop_comes_first() {
     let requests = [
         "/api/latestbuilds?nr=2",
@@ -132,9 +189,25 @@ async fn jobs_of_an_evaluation_are_listed_with_their_builds() {
         "/api/jobs?evaluation=2&names=test,docs",
         "/api/jobs?evaluation=2&system=aarch64-linux",
         "/api/jobs",
-        "/api/jobs/history?spec=hello&names=test&nr=5",
     ];
     check("jobs", &requests).await;
+}
+
+#[tokio::test]
+async fn the_history_of_jobs_is_a_list_of_evaluations() {
+    let many = vec!["x"; 101].join(",");
+    let requests = [
+        "/api/jobs/history?spec=hello&names=test&nr=5",
+        "/api/jobs/history?spec=hello&names=compile,package,unknown&nr=1",
+        "/api/jobs/history?spec=odd&names=test&nr=2",
+        "/api/jobs/history?spec=unknown&names=test&nr=2",
+        "/api/jobs/history?spec=hello&names=test",
+        "/api/jobs/history?names=test&nr=5",
+        "/api/jobs/history?spec=hello&nr=5",
+        "/api/jobs/history?spec=hello&names=test&nr=1001",
+        &format!("/api/jobs/history?spec=hello&names={many}&nr=1000"),
+    ];
+    check("history", &requests).await;
 }
 
 #[tokio::test]

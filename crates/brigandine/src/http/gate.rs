@@ -1,8 +1,8 @@
 //! The checks that a request passes before its route sees it, and the accounting of the answer.
 //!
-//! The order: check the target and the host; find the client that sent the request; read and drop the body (no route
-//! takes one); wait for the client's turn, unless the route is answered at once; call the route. The bytes of the answer
-//! are counted for the client until they are sent.
+//! The order: check the target and join its slashes; check the host; find the client that sent the request; read and
+//! drop the body (no route takes one); wait for the client's turn, unless the route is answered at once; call the route.
+//! The bytes of the answer are counted for the client until they are sent.
 
 use std::convert::Infallible;
 use std::io;
@@ -30,6 +30,7 @@ use super::clients::{Answering, Full, Permit};
 use super::error::{HttpError, Result, methods};
 use super::host::{self, Arrival};
 use super::meters::HttpMeters;
+use super::slashes::join;
 use super::socket::Flags;
 use super::stream::Streaming;
 use super::turns::InTurns;
@@ -82,6 +83,7 @@ impl Gate {
 
     async fn pass(&self, mut parts: Parts, body: Incoming) -> Result<Response> {
         check_target(&parts)?;
+        join(&mut parts.uri);
         host::check(&parts, self.web.hosts.as_deref(), self.arrival)?;
         let mut answering = self.begin(&parts)?;
         let read = tokio::time::timeout(self.web.client_time, drop_body(body)).await;

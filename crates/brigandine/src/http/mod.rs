@@ -16,6 +16,7 @@ mod negotiate;
 mod query;
 mod range;
 mod server;
+mod slashes;
 mod socket;
 mod stream;
 mod token;

@@ -33,8 +33,9 @@ pub use specifications::{Loaded, specifications};
 
 pub(crate) use builds::{
     Abandoned, Claim, JobFilter, Pending, REFUSED_MAX, Recovered, Refused, WholeQueue, abandon,
-    build_details, build_named, cancel, claim, job_page, latest_builds, lose, product, products,
-    queue, queue_counts, rebuild, recover, restart, specification_names, systems, whole_queue,
+    build_details, build_named, cancel, claim, ended_per_period, job_page, latest_builds, lose,
+    product, products, queue, queue_counts, rebuild, recover, restart, specification_names,
+    systems, whole_queue,
 };
 pub(crate) use derivations::{outputs_of, revisions_in_use};
 pub(crate) use evaluations::{

@@ -120,6 +120,9 @@ fn ask_for_builds(s: &Snapshot) -> rusqlite::Result<()> {
         let pending = BuildFilter { status: Some(BuildStatus::Scheduled), ..filter.clone() };
         queue(s, &pending, 10)?;
         whole_queue(s, &["system1".to_owned(), "system2".to_owned()], 10)?;
+        if (filter.evaluation, &filter.derivation) == (None, &None) {
+            ended_per_period(s, &filter, 3600, 3)?;
+        }
     }
     let latest = latest_builds(s, &BuildFilter::default(), 50)?;
     assert_eq!(latest.len(), 50);

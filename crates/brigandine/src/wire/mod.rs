@@ -4,8 +4,10 @@
 
 mod build;
 mod evaluation;
+mod history;
 mod specification;
 
 pub(crate) use build::{BuildJson, builds_json};
 pub(crate) use evaluation::EvaluationJson;
+pub(crate) use history::HistoryJson;
 pub(crate) use specification::SpecificationJson;

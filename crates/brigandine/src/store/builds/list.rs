@@ -14,20 +14,7 @@ pub(crate) fn latest_builds(
     filter: &BuildFilter,
     limit: u32,
 ) -> rusqlite::Result<Vec<Build>> {
-    if filter.job.is_some()
-        && (&filter.specification, filter.evaluation, &filter.derivation) == (&None, None, &None)
-    {
-        // The index of jobs begins with the specification, so one short list is read per specification.
-        let mut all = Vec::new();
-        for specification in specification_names(s)? {
-            let one = BuildFilter { specification: Some(specification), ..filter.clone() };
-            all.extend(filtered(s, &one, List::Latest, limit)?);
-        }
-        all.sort_unstable_by_key(|build| Reverse((build.stopped_at, build.id)));
-        all.truncate(limit as usize);
-        return Ok(all);
-    }
-    filtered(s, filter, List::Latest, limit)
+    listed(s, filter, List::Latest, limit)
 }
 
 /// Pending builds: running ones first, then in the order of their submission. The list is cut to `limit` after sorting.
@@ -36,7 +23,53 @@ pub(crate) fn queue(
     filter: &BuildFilter,
     limit: u32,
 ) -> rusqlite::Result<Vec<Build>> {
-    filtered(s, filter, List::Queue, limit)
+    listed(s, filter, List::Queue, limit)
+}
+
+fn listed(
+    s: &Snapshot,
+    filter: &BuildFilter,
+    list: List,
+    limit: u32,
+) -> rusqlite::Result<Vec<Build>> {
+    let Some(filters) = per_specification(s, filter, list)? else {
+        return filtered(s, filter, list, limit);
+    };
+    let mut all = Vec::new();
+    for filter in filters {
+        all.extend(filtered(s, &filter, list, limit)?);
+        // After each specification, so that the list never has more than twice as many builds.
+        sort(&mut all, list);
+        all.truncate(limit as usize);
+    }
+    Ok(all)
+}
+
+/// The filters that find, one specification each, what `filter` finds. `None`: the builds of all its specifications can
+/// be read as one list.
+///
+/// The index of jobs begins with the specification, so the builds of a job of any specification are several lists.
+pub(super) fn per_specification(
+    s: &Snapshot,
+    filter: &BuildFilter,
+    list: List,
+) -> rusqlite::Result<Option<Vec<BuildFilter>>> {
+    let is_job_of_any = list == List::Latest
+        && filter.job.is_some()
+        && (&filter.specification, filter.evaluation, &filter.derivation) == (&None, None, &None);
+    if !is_job_of_any {
+        return Ok(None);
+    }
+    let one = |name| BuildFilter { specification: Some(name), ..filter.clone() };
+    Ok(Some(specification_names(s)?.into_iter().map(one).collect()))
+}
+
+fn sort(builds: &mut [Build], list: List) {
+    match list {
+        List::Latest => builds.sort_unstable_by_key(|build| Reverse((build.stopped_at, build.id))),
+        List::Queue => builds
+            .sort_unstable_by_key(|build| (Reverse(build.status), build.submitted_at, build.id)),
+    }
 }
 
 /// The names of all specifications, removed ones included, sorted.
@@ -67,7 +100,7 @@ pub(crate) enum By {
 }
 
 impl By {
-    const fn index(self, list: List) -> &'static str {
+    pub(super) const fn index(self, list: List) -> &'static str {
         match (self, list) {
             (Self::Derivation, _) => "build_derivation",
             (_, List::Queue) => "build_queue",
@@ -84,7 +117,11 @@ impl By {
 /// Chooses the index for a list. `None`: no build fits the filter.
 ///
 /// If several indexes would serve, the counts tell which has the fewest builds.
-fn choose(s: &Snapshot, filter: &BuildFilter, list: List) -> rusqlite::Result<Option<By>> {
+pub(super) fn choose(
+    s: &Snapshot,
+    filter: &BuildFilter,
+    list: List,
+) -> rusqlite::Result<Option<By>> {
     if filter.derivation.is_some() {
         return Ok(Some(By::Derivation));
     }
@@ -159,6 +196,22 @@ pub(crate) fn shape<'f>(
     sql.push_str(by.index(list));
     // `CROSS` keeps `build` in the outer loop. Without it, SQLite might read the few specifications first.
     sql.push_str(" CROSS JOIN specification AS s ON s.id = b.specification_id WHERE ");
+    let values = conditions(filter, list, &mut sql);
+    if by != By::Derivation {
+        sql.push_str(match list {
+            List::Latest => " ORDER BY b.stopped_at DESC, b.id DESC LIMIT ?",
+            List::Queue => " ORDER BY b.status DESC, b.submitted_at, b.id LIMIT ?",
+        });
+    }
+    (sql, values)
+}
+
+/// Adds the conditions of a list and a filter to `sql`, and returns their values.
+pub(super) fn conditions<'f>(
+    filter: &'f BuildFilter,
+    list: List,
+    sql: &mut String,
+) -> Vec<ToSqlOutput<'f>> {
     sql.push_str(match list {
         List::Latest => "b.status >= 0",
         List::Queue => "b.status < 0",
@@ -186,13 +239,7 @@ pub(crate) fn shape<'f>(
             values.push(value);
         }
     }
-    if by != By::Derivation {
-        sql.push_str(match list {
-            List::Latest => " ORDER BY b.stopped_at DESC, b.id DESC LIMIT ?",
-            List::Queue => " ORDER BY b.status DESC, b.submitted_at, b.id LIMIT ?",
-        });
-    }
-    (sql, values)
+    values
 }
 
 fn filtered(
@@ -209,14 +256,7 @@ fn filtered(
     let mut found: Vec<Build> = s.all(&sql, rusqlite::params_from_iter(values), from_row)?;
     if by == By::Derivation {
         // The derivation has one build, or several if an import brought them.
-        match list {
-            List::Latest => {
-                found.sort_unstable_by_key(|build| Reverse((build.stopped_at, build.id)));
-            }
-            List::Queue => found.sort_unstable_by_key(|build| {
-                (Reverse(build.status), build.submitted_at, build.id)
-            }),
-        }
+        sort(&mut found, list);
         found.truncate(limit as usize);
     }
     Ok(found)

@@ -1,0 +1,40 @@
+//! `/api/nrqueue` and `/api/nrbuilds`: how many builds wait, and how many have ended.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use crate::context::Context;
+use crate::http::{HttpError, Query, Result, json};
+use crate::model::BuildFilter;
+use crate::store;
+
+/// The number of pending builds.
+pub(super) async fn queued(State(context): State<Context>) -> Result<Response> {
+    let counts = context.read_few(store::queue_counts).await?;
+    Ok(json(StatusCode::OK, &(counts.scheduled + counts.started)))
+}
+
+/// How many builds ended in each of the last hours or days in which builds ended, the oldest first.
+///
+/// # Errors
+/// 500 as clients of Hydra know it: `nr` or `period` is missing. 400: `period` is neither `hour` nor `day`.
+pub(super) async fn ended(State(context): State<Context>, query: Query) -> Result<Response> {
+    let number = query.number_of_entries()?;
+    let seconds = match query.get("period").as_deref() {
+        Some("hour") => 3600,
+        Some("day") => 86_400,
+        Some(_) => {
+            return Err(HttpError::BadRequest("'period' may be 'hour' or 'day'".to_owned()));
+        }
+        None => return Err(HttpError::ParameterMissing),
+    };
+    let filter = BuildFilter {
+        specification: query.get("jobset"),
+        job: query.get("job"),
+        system: query.get("system"),
+        ..BuildFilter::default()
+    };
+    let read = context.read(move |s| store::ended_per_period(s, &filter, seconds, number));
+    Ok(json(StatusCode::OK, &read.await?))
+}

@@ -1,0 +1,38 @@
+//! An evaluation in the history of jobs.
+
+use serde::Serialize;
+
+use crate::model::{Checkout, Evaluation, JobBuild};
+
+/// An entry of `/api/jobs/history`: an evaluation with some of its jobs.
+#[derive(Debug, Serialize)]
+pub(crate) struct HistoryJson {
+    evaluation: i64,
+    checkouts: Vec<RevisionJson>,
+    jobs: Vec<JobBuild>,
+}
+
+#[derive(Debug, Serialize)]
+struct RevisionJson {
+    commit: String,
+    channel: String,
+}
+
+impl HistoryJson {
+    /// An evaluation with its checkouts and those of its jobs that the client named.
+    pub(crate) fn new(
+        evaluation: &Evaluation,
+        checkouts: Vec<Checkout>,
+        jobs: Vec<JobBuild>,
+    ) -> Self {
+        let revision = |checkout: Checkout| RevisionJson {
+            commit: checkout.revision,
+            channel: checkout.input,
+        };
+        Self {
+            evaluation: evaluation.id.get(),
+            checkouts: checkouts.into_iter().map(revision).collect(),
+            jobs,
+        }
+    }
+}
