@@ -5,7 +5,7 @@
 -- or for chance: every value comes with the statement. Build logs and products are files beside
 -- the database; their paths are relative to the state directory.
 PRAGMA application_id = 1112688452; -- "BRGD"
-PRAGMA user_version = 4;
+PRAGMA user_version = 5;
 
 -- One row: who this state directory is. Its id stands in the environment of every child process,
 -- which is how a restarted server finds the processes of a killed one.
@@ -33,6 +33,7 @@ CREATE TABLE specification (
   -- Of what the inputs were at the last look that went well; NULL before. Not always the newest: a
   -- branch may be set back.
   evaluation_id INTEGER REFERENCES evaluation (id),
+  project TEXT NOT NULL GENERATED ALWAYS AS (ifnull(json_extract(definition, '$.project'), 'main')) STORED,
   CONSTRAINT "the definition is JSON" CHECK (json_valid(definition)),
   CONSTRAINT "failures are counted if and only if there is an error"
     CHECK ((look_failures > 0) = (look_error <> ''))

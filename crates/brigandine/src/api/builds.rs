@@ -50,6 +50,7 @@ fn filter(query: &Query, finished: bool) -> Result<Option<BuildFilter>> {
         }
     };
     Ok(Some(BuildFilter {
+        project: query.get("project"),
         specification: query.get("jobset"),
         job: query.get("job"),
         system: query.get("system"),

@@ -9,10 +9,14 @@ use crate::http::{HttpError, Query, Result, json};
 use crate::model::BuildFilter;
 use crate::store;
 
-/// The number of pending builds.
-pub(super) async fn queued(State(context): State<Context>) -> Result<Response> {
-    let counts = context.read_few(store::queue_counts).await?;
-    Ok(json(StatusCode::OK, &(counts.scheduled + counts.started)))
+/// The number of pending builds, of all projects or of one.
+pub(super) async fn queued(State(context): State<Context>, query: Query) -> Result<Response> {
+    let project = query.get("project");
+    let read = context.read_few(move |s| match &project {
+        Some(project) => store::pending_builds(s, project),
+        None => store::queue_counts(s).map(|counts| counts.scheduled + counts.started),
+    });
+    Ok(json(StatusCode::OK, &read.await?))
 }
 
 /// How many builds ended in each of the last hours or days in which builds ended, the oldest first.
@@ -30,6 +34,7 @@ pub(super) async fn ended(State(context): State<Context>, query: Query) -> Resul
         None => return Err(HttpError::ParameterMissing),
     };
     let filter = BuildFilter {
+        project: query.get("project"),
         specification: query.get("jobset"),
         job: query.get("job"),
         system: query.get("system"),

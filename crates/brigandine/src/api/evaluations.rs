@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use super::jobs::is_of;
 use crate::context::Context;
 use crate::http::{HttpError, Query, Result, json};
 use crate::model::EvaluationId;
@@ -13,10 +14,17 @@ use crate::wire::EvaluationJson;
 /// The latest evaluations, newest first.
 pub(super) async fn list(State(context): State<Context>, query: Query) -> Result<Response> {
     let number = query.number_of_entries()?;
-    let specification = query.get("spec");
+    let (specification, project) = (query.get("spec"), query.get("project"));
     let list = context
         .read(move |s| {
-            store::evaluations(s, specification.as_deref(), number)?
+            let found = match (&specification, &project) {
+                (Some(_), Some(project)) if !is_of(s, specification.as_deref(), project)? => {
+                    Vec::new()
+                }
+                (None, Some(project)) => store::evaluations_of_project(s, project, number)?,
+                _ => store::evaluations(s, specification.as_deref(), number)?,
+            };
+            found
                 .into_iter()
                 .map(|evaluation| {
                     let checkouts = store::checkouts(s, evaluation.id)?;

@@ -7,7 +7,7 @@ use axum::response::Response;
 use crate::context::Context;
 use crate::http::{HttpError, Query, Result, json};
 use crate::model::{Evaluation, EvaluationId};
-use crate::store;
+use crate::store::{self, Snapshot};
 use crate::wire::HistoryJson;
 
 /// The most jobs of an evaluation in an answer.
@@ -23,12 +23,31 @@ fn names(query: &Query) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Whether there is such a specification in this project.
+pub(super) fn is_of(
+    s: &Snapshot,
+    specification: Option<&str>,
+    project: &str,
+) -> rusqlite::Result<bool> {
+    let Some(name) = specification else { return Ok(false) };
+    Ok(store::project_of(s, name)?.is_some_and(|of| of == project))
+}
+
 /// The jobs of an evaluation: build, status, name.
 pub(super) async fn list(State(context): State<Context>, query: Query) -> Result<Response> {
     let id: EvaluationId = query.parsed("evaluation")?.ok_or(HttpError::ParameterMissing)?;
     let (names, system) = (names(&query)?, query.get("system"));
+    let project = query.get("project");
     let jobs = context
-        .read(move |s| store::job_builds(s, id, &names, system.as_deref(), JOBS_MAX))
+        .read(move |s| {
+            if let Some(project) = &project {
+                let of = store::evaluation(s, id)?.map(|evaluation| evaluation.specification);
+                if !is_of(s, of.as_deref(), project)? {
+                    return Ok(Vec::new());
+                }
+            }
+            store::job_builds(s, id, &names, system.as_deref(), JOBS_MAX)
+        })
         .await?;
     Ok(json(StatusCode::OK, &jobs))
 }
@@ -40,7 +59,7 @@ pub(super) async fn list(State(context): State<Context>, query: Query) -> Result
 pub(super) async fn history(State(context): State<Context>, query: Query) -> Result<Response> {
     let number = query.number_of_entries()?;
     let specification = query.get("spec").ok_or(HttpError::ParameterMissing)?;
-    let names = names(&query)?;
+    let (names, project) = (names(&query)?, query.get("project"));
     if names.is_empty() {
         return Err(HttpError::ParameterMissing);
     }
@@ -50,6 +69,11 @@ pub(super) async fn history(State(context): State<Context>, query: Query) -> Res
     }
     let list = context
         .read(move |s| {
+            if let Some(project) = &project
+                && !is_of(s, Some(&specification), project)?
+            {
+                return Ok(Vec::new());
+            }
             // An imported evaluation may have several builds of one name, so the jobs are counted.
             let mut left = JOBS_MAX;
             let entry = |evaluation: Evaluation| -> rusqlite::Result<HistoryJson> {

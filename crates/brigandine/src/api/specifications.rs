@@ -5,14 +5,30 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use crate::context::Context;
-use crate::http::{Result, json};
+use crate::http::{HttpError, Query, Result, json};
 use crate::store;
-use crate::wire::SpecificationJson;
+use crate::wire::JobsetJson;
 
-/// All specifications, by name.
-pub(super) async fn list(State(context): State<Context>) -> Result<Response> {
-    let all = context.read_few(store::specifications).await?;
-    let all: Vec<_> =
-        all.iter().map(|state| SpecificationJson::from(&state.specification)).collect();
-    Ok(json(StatusCode::OK, &all))
+/// All specifications with their states, by name, or those of one project.
+///
+/// # Errors
+/// 404: no specification belongs to the project.
+pub(super) async fn list(State(context): State<Context>, query: Query) -> Result<Response> {
+    let project = query.get("project");
+    let wanted = project.clone();
+    let found = context
+        .read_few(move |s| {
+            let mut all = store::specifications(s)?;
+            all.retain(|state| {
+                wanted.as_ref().is_none_or(|wanted| *wanted == state.specification.project)
+            });
+            all.into_iter()
+                .map(|state| JobsetJson::read(s, state))
+                .collect::<rusqlite::Result<Vec<_>>>()
+        })
+        .await?;
+    match project {
+        Some(project) if found.is_empty() => Err(HttpError::no_project(&project)),
+        _ => Ok(json(StatusCode::OK, &found)),
+    }
 }

@@ -36,8 +36,17 @@ async fn check(name: &str, requests: &[&str]) {
 
 #[tokio::test]
 async fn specifications_are_written_as_cuirass_does() {
-    check("specifications", &["/jobsets", "/specifications", "/api/jobsets", "HEAD /jobsets"])
-        .await;
+    let requests = [
+        "/jobsets",
+        "/specifications",
+        "/api/jobsets",
+        "HEAD /jobsets",
+        "/api/jobsets?project=main",
+        "/api/jobsets?project=tools",
+        "/api/jobsets?project=unknown",
+        "/api/jobsets?project=",
+    ];
+    check("specifications", &requests).await;
 }
 
 #[tokio::test]
@@ -110,6 +119,40 @@ async fn doubled_slashes_and_the_last_one_name_the_same() {
     assert_eq!(answer.status, 200, "{answer:?}");
     // An encoded slash is part of a name.
     assert_eq!(served.get("/jobset/a%2F%2Fb").await.status, 404);
+    served.close().await;
+}
+
+#[tokio::test]
+async fn a_project_is_a_filter_of_every_list() {
+    let served = served().await;
+    for path in [
+        "/api/latestbuilds?nr=9",
+        "/api/latestbuilds?nr=9&job=test",
+        "/api/latestbuilds?nr=9&jobset=hello&status=success",
+        "/api/latestbuilds?nr=9&evaluation=1",
+        "/api/queue?nr=9",
+        "/api/queue?nr=9&system=x86_64-linux",
+        "/api/nrqueue?",
+        "/api/nrbuilds?nr=9&period=hour",
+        "/api/jobs?evaluation=2",
+        "/api/jobs/history?nr=9&spec=hello&names=test",
+        "/api/evaluations?nr=9&spec=hello",
+    ] {
+        let all = served.get(path).await.body;
+        assert!(all.len() > 2 || all == "2", "{path}: {all}");
+        let main = served.get(&format!("{path}&project=main")).await;
+        assert_eq!((main.status, main.body), (200, all), "{path}");
+        for other in ["tools", "unknown"] {
+            let none = served.get(&format!("{path}&project={other}")).await;
+            assert_eq!(none.status, 200);
+            assert!(["[]", "0"].contains(&&*none.body), "{path} {other}: {}", none.body);
+        }
+    }
+    let of = async |project: &str| {
+        let list = served.get(&format!("/api/evaluations?nr=9&project={project}")).await.body;
+        list.matches("\"specification\":\"").count()
+    };
+    assert_eq!((of("main").await, of("tools").await, of("unknown").await), (2, 2, 0));
     served.close().await;
 }
 

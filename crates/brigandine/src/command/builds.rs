@@ -71,6 +71,7 @@ fn reason(build: &Build) -> String {
 pub(crate) async fn run(arguments: &cli::Builds) -> Result<(), Failure> {
     let database = existing(&arguments.state.state).await?;
     let filter = BuildFilter {
+        project: None,
         specification: arguments.spec.clone(),
         job: arguments.job.clone(),
         system: arguments.system.clone(),

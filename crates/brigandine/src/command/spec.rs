@@ -9,7 +9,8 @@ use crate::app;
 use crate::cli;
 use crate::config::{self, specification::Placed};
 use crate::model::{
-    self, Evaluation, EvaluationStatus, Evaluator, Input, Reference, SpecificationState, Unused,
+    self, Evaluation, EvaluationStatus, Evaluator, Input, MAIN_PROJECT, Reference,
+    SpecificationState, Unused,
 };
 use crate::store::{self, Loaded};
 
@@ -186,6 +187,9 @@ async fn show(directory: &Path, name: String, as_json: bool) -> Result<(), Failu
     say(&format!("{}: {}", specification.name, state_word(&state, evaluation.as_ref())));
     if !specification.description.is_empty() {
         say(&format!("  {}", specification.description));
+    }
+    if specification.project != MAIN_PROJECT {
+        say(&format!("  project {}", specification.project));
     }
     for one in &specification.inputs {
         say(&format!("  input {}: {}", one.name, input(one)));

@@ -3,6 +3,7 @@
 //! ```toml
 //! [[specification]]
 //! name = "hello"                     # part of addresses: /jobset/hello
+//! project = "main"                   # part of Hydra's addresses: /jobset/main/hello
 //! description = "Prints a greeting"
 //! interval = "5m"                    # between two looks; the server's default when absent
 //! keep = { evaluations = 100, days = 90 }  # other evaluations are deleted; the server's rules when absent
@@ -34,9 +35,9 @@ use super::document::Document;
 use super::job_list;
 use super::reader::Table;
 use super::shared::{INTERVAL_RANGE, PRIORITY_RANGE, TIME_RANGE, keep, named, unique};
-use super::value;
+use super::value::{self, check_name};
 use super::words::{list, shown};
-use crate::model::{Evaluator, Input, Reference, Specification};
+use crate::model::{Evaluator, Input, MAIN_PROJECT, Reference, Specification};
 
 /// The most inputs of one specification. Each is a repository that every look fetches.
 const INPUTS_MAX: usize = 64;
@@ -75,7 +76,9 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Placed>, Diagnostics> 
 
 fn specification(mut table: Table<'_, '_>) -> Option<(Specification, Range<usize>)> {
     let name = table.required_text("name", "hello");
+    let name = name.and_then(|name| table.accept(name, value::check_not_reserved));
     let name = named(&mut table, "a specification", name);
+    let project = table.checked("project", MAIN_PROJECT, |name| check_name("a project", name));
     let description = table.checked("description", "what it builds", value::check_description);
     let interval = table.duration("interval", INTERVAL_RANGE, "5m");
     let priority = table.integer("priority", PRIORITY_RANGE, 10).unwrap_or(0);
@@ -106,6 +109,7 @@ fn specification(mut table: Table<'_, '_>) -> Option<(Specification, Range<usize
     let name = name?;
     let specification = Specification {
         name: name.value,
+        project: project.map_or_else(|| MAIN_PROJECT.to_owned(), |project| project.value),
         description: description.map(|text| text.value).unwrap_or_default(),
         inputs,
         evaluator: evaluator?,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::words::shown;
-use crate::model::is_steering;
+use crate::model::{RESERVED_NAMES, is_steering};
 
 /// The problem of a value, and the remedy.
 pub(crate) type Refusal = (String, String);
@@ -92,6 +92,15 @@ pub(super) fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
     } else {
         Ok(())
     }
+}
+
+/// Refuses the names that no specification may have.
+pub(super) fn check_not_reserved(name: &str) -> Result<(), Refusal> {
+    if !RESERVED_NAMES.contains(&name) {
+        return Ok(());
+    }
+    let help = "`/jobset/PROJECT/grid` and `/jobset/PROJECT/badge.svg` are addresses of their own";
+    refuse(format!("\"{name}\" cannot be the name of a specification"), help)
 }
 
 /// Checks a system, which has the form of `x86_64-linux`.

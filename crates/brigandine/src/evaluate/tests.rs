@@ -173,6 +173,7 @@ fn a_hostile_job_list_is_an_error_and_not_the_end_of_the_server() {
 fn specification() -> crate::model::Specification {
     crate::model::Specification {
         name: "s".to_owned(),
+        project: "main".to_owned(),
         description: String::new(),
         inputs: Vec::new(),
         evaluator: crate::model::Evaluator::Jobs {

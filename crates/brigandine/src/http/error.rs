@@ -73,6 +73,11 @@ impl HttpError {
         Self::NotFound(format!("Evaluation with ID {} doesn't exist.", cut(id)))
     }
 
+    /// No specification belongs to such a project.
+    pub(crate) fn no_project(name: &str) -> Self {
+        Self::NotFound(format!("Project {} doesn't exist.", cut(name)))
+    }
+
     /// There is no such specification.
     pub(crate) fn no_specification(name: &str) -> Self {
         Self::NotFound(format!("there is no specification called {}", cut(name)))

@@ -30,6 +30,7 @@ pub(crate) fn build(attempt: i64, path: &str) -> Build {
         derivation: String::new(),
         specification_id: crate::model::SpecificationId::new(1),
         specification: String::new(),
+        project: String::new(),
         evaluation: EvaluationId::new(1),
         job: String::new(),
         system: String::new(),

@@ -15,6 +15,8 @@ pub struct Build {
     pub specification_id: SpecificationId,
     /// The name of that specification.
     pub specification: String,
+    /// The project of that specification.
+    pub project: String,
     /// The first evaluation that needed the build.
     pub evaluation: EvaluationId,
     /// The job's name in that evaluation.
@@ -279,6 +281,8 @@ pub struct Source {
 /// Which builds a list has. A field that is `None` allows all values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildFilter {
+    /// The project of the first specification that needed the build.
+    pub project: Option<String>,
     /// The name of the first specification that needed the build.
     pub specification: Option<String>,
     /// The job's name.

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 pub struct Specification {
     /// The unique name, of letters, digits, `-`, `_`, `.`.
     pub name: String,
+    /// The project that the specification belongs to. Hydra's addresses name a specification by both.
+    #[serde(default = "main_project", skip_serializing_if = "is_main_project")]
+    pub project: String,
     /// One line for people.
     #[serde(default)]
     pub description: String,
@@ -36,6 +39,21 @@ const fn yes() -> bool {
     true
 }
 
+/// The project of specifications that name none.
+pub const MAIN_PROJECT: &str = "main";
+
+fn main_project() -> String {
+    MAIN_PROJECT.to_owned()
+}
+
+fn is_main_project(project: &str) -> bool {
+    project == MAIN_PROJECT
+}
+
+/// Names that no specification may have: addresses below `/jobset/NAME/` mean something else by them, and
+/// `/jobset/PROJECT/NAME` would name the same.
+pub const RESERVED_NAMES: [&str; 2] = ["badge.svg", "grid"];
+
 /// Which evaluations are kept, with their builds, build logs and outputs. An evaluation is kept if one of the rules
 /// keeps it. Without a rule, all are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +80,7 @@ impl Specification {
         // The compiler refuses this pattern if a field is missing.
         let Self {
             name: _,
+            project,
             description,
             inputs,
             evaluator,
@@ -72,6 +91,7 @@ impl Specification {
             enabled,
         } = self;
         let mut keys: Vec<String> = [
+            ("project", *project != other.project),
             ("description", *description != other.description),
             ("interval", *interval_s != other.interval_s),
             ("priority", *priority != other.priority),

@@ -7,8 +7,8 @@ use crate::health::{self, Run};
 use crate::input::{Form, Resolved, WantedRevision};
 use crate::log::Announcement;
 use crate::model::{
-    self, Definition, EvaluationId, EvaluationStatus, Evaluator, Event, LogName, MESSAGE_BYTES_MAX,
-    Specification, Timestamp, lines, one_line,
+    self, Definition, EvaluationId, EvaluationStatus, Evaluator, Event, LogName, MAIN_PROJECT,
+    MESSAGE_BYTES_MAX, Specification, Timestamp, lines, one_line,
 };
 use crate::os::digest::hex;
 use crate::os::ffi;
@@ -26,8 +26,8 @@ const MANY_JOBS: usize = 10_000;
 /// How many evaluations in a row may meet a full disk. The last of them fails; those before it are repeated.
 const FULL_MAX: usize = 3;
 
-/// The digest of everything on which an evaluation depends: the definition without the settings of looks and retention,
-/// the revisions, and what the server adds to the identity of each job.
+/// The digest of everything on which an evaluation depends: the definition without the project and the settings of looks
+/// and retention, the revisions, and what the server adds to the identity of each job.
 pub(super) fn stamp(
     shared: &Shared,
     specification: &Specification,
@@ -35,6 +35,7 @@ pub(super) fn stamp(
 ) -> String {
     let mut definition = specification.clone();
     definition.description.clear();
+    definition.project = MAIN_PROJECT.to_owned();
     definition.interval_s = None;
     definition.keep = None;
     definition.enabled = true;

@@ -15,7 +15,8 @@ macro_rules! select {
             "SELECT e.id, e.specification_id, s.name, e.status, e.message, e.created_at,",
             " e.checkout_at, e.finished_at, e.log_path, e.scheduled, e.started, e.succeeded,",
             " e.failed, e.failed_dependency, e.failed_other, e.canceled",
-            " FROM evaluation AS e JOIN specification AS s ON s.id = e.specification_id ",
+            // `CROSS` makes SQLite read the evaluations first, in their order.
+            " FROM evaluation AS e CROSS JOIN specification AS s ON s.id = e.specification_id ",
             $rest
         )
     };
@@ -54,6 +55,19 @@ pub fn evaluations(
          ORDER BY e.id DESC LIMIT ?2"
     );
     s.all(sql, params![name, limit], from_row)
+}
+
+/// The latest evaluations of all specifications of a project, newest first.
+pub(crate) fn evaluations_of_project(
+    s: &Snapshot,
+    project: &str,
+    limit: u32,
+) -> rusqlite::Result<Vec<Evaluation>> {
+    s.all(
+        select!("WHERE s.project = ?1 ORDER BY e.id DESC LIMIT ?2"),
+        params![project, limit],
+        from_row,
+    )
 }
 
 /// The latest evaluations of a specification, newest first: only their numbers, statuses and counters.

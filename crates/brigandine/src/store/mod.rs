@@ -34,12 +34,13 @@ pub use specifications::{Loaded, specifications};
 pub(crate) use builds::{
     Abandoned, Claim, JobFilter, Pending, REFUSED_MAX, Recovered, Refused, WholeQueue, abandon,
     build_details, build_named, cancel, claim, ended_per_period, job_page, latest_builds, lose,
-    product, products, queue, queue_counts, rebuild, recover, restart, specification_names,
-    systems, whole_queue,
+    pending_builds, product, products, queue, queue_counts, rebuild, recover, restart,
+    specification_names, systems, whole_queue,
 };
 pub(crate) use derivations::{outputs_of, revisions_in_use};
 pub(crate) use evaluations::{
     changes, checkouts, evaluation_details, evaluation_page, evaluation_states,
+    evaluations_of_project,
 };
 pub(crate) use figures::{Figures, figures};
 pub(crate) use import::import_cuirass;
@@ -51,6 +52,6 @@ pub(crate) use query::is_refusal;
 pub(crate) use registering::{end_evaluation, note_checkouts};
 pub(crate) use server::{note_start, note_stop, open, optimize};
 pub(crate) use specifications::{
-    Looked, note_look, put_specification, remove_specification, specification, specification_by_id,
-    want_look,
+    Looked, note_look, project_of, put_specification, remove_specification, specification,
+    specification_by_id, want_look,
 };

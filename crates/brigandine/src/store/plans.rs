@@ -63,9 +63,10 @@ const MILLIONS: &str = include_str!("plans.sql");
 
 /// All filters that a request can have: every subset of the fields that `fields` has.
 fn subsets(fields: &BuildFilter) -> impl Iterator<Item = BuildFilter> {
-    (0_u32..64).map(move |bits| {
+    (0_u32..128).map(move |bits| {
         let has = |bit: u32| bits & (1 << bit) != 0;
         BuildFilter {
+            project: fields.project.clone().filter(|_| has(6)),
             specification: fields.specification.clone().filter(|_| has(0)),
             job: fields.job.clone().filter(|_| has(1)),
             system: fields.system.clone().filter(|_| has(2)),
@@ -80,6 +81,7 @@ fn subsets(fields: &BuildFilter) -> impl Iterator<Item = BuildFilter> {
 fn filters() -> Vec<BuildFilter> {
     let text = |text: &str| Some(text.to_owned());
     let fields = BuildFilter {
+        project: text("main"),
         specification: text("spec2"),
         job: text("job7"),
         system: text("system1"),
@@ -136,6 +138,7 @@ fn ask_for_builds(s: &Snapshot) -> rusqlite::Result<()> {
     definition(s, BUILD)?;
     job_history(s, "spec2", "job7", 24)?;
     queue_counts(s)?;
+    pending_builds(s, "main")?;
     Ok(())
 }
 
@@ -165,6 +168,8 @@ fn ask_for_the_rest(s: &Snapshot) -> rusqlite::Result<()> {
     evaluation_details(s, EVALUATION)?;
     evaluations(s, None, 10)?;
     evaluations(s, Some("spec2"), 10)?;
+    evaluations_of_project(s, "main", 10)?;
+    project_of(s, "spec2")?;
     evaluation_states(s, SpecificationId::new(2), 10)?;
     evaluation_page(s, "spec2", Some(EVALUATION), None, 10)?;
     evaluation_page(s, "spec2", None, Some(EVALUATION), 10)?;
@@ -383,11 +388,14 @@ fn plain_list(
          WHERE {finished} AND (?1 IS NULL OR s.name = ?1) AND (?2 IS NULL OR b.job = ?2)
          AND (?3 IS NULL OR b.system = ?3) AND (?4 IS NULL OR b.evaluation_id = ?4)
          AND (?5 IS NULL OR b.derivation = ?5) AND (?6 IS NULL OR b.status = ?6)
+         AND (?7 IS NULL OR s.project = ?7)
          ORDER BY {order} LIMIT 7"
     );
-    let BuildFilter { specification, job, system, evaluation, derivation, status } = filter;
+    let BuildFilter { project, specification, job, system, evaluation, derivation, status } =
+        filter;
     let mut statement = connection.prepare(&sql).expect("a plain query");
-    let values = rusqlite::params![specification, job, system, evaluation, derivation, status];
+    let values =
+        rusqlite::params![specification, job, system, evaluation, derivation, status, project];
     let rows = statement.query_map(values, |row| row.get(0)).expect("rows");
     rows.map(|row| row.expect("a row")).collect()
 }
@@ -397,11 +405,17 @@ async fn a_hundred_thousand_builds_are_answered_as_a_plain_query_would() {
     let directory = tempfile::tempdir().expect("a directory");
     let made = make_sample(100_000, directory.path(), 1, &|_| ()).expect("the sample");
     assert_eq!(made.builds, 100_000);
-    let connection = Connection::open_with_flags(
-        StateDir::new(directory.path()).database(),
-        rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
-    )
-    .expect("opens");
+    let path = StateDir::new(directory.path()).database();
+    Connection::open_with_flags(&path, rusqlite::OpenFlags::default())
+        .and_then(|file| {
+            let other =
+                "UPDATE specification SET definition = json_set(definition, '$.project', 'other')
+                 WHERE id % 2 = 0";
+            file.execute(other, [])
+        })
+        .expect("two projects");
+    let read_only = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let connection = Connection::open_with_flags(&path, read_only).expect("opens");
     let database = open(directory.path()).await.expect("opens");
     let one = database
         .read(|s| build(s, BuildId::new(77_777)))
@@ -410,6 +424,7 @@ async fn a_hundred_thousand_builds_are_answered_as_a_plain_query_would() {
         .expect("build 77777");
     let mut answers = 0;
     let fields = BuildFilter {
+        project: Some(one.project),
         specification: Some(one.specification),
         job: Some(one.job),
         system: Some(one.system),
@@ -472,6 +487,7 @@ fn a_list_is_read_by_the_index_that_was_chosen() {
     connection.execute_batch(include_str!("../../schema.sql")).expect("the schema");
     let text = |text: &str| Some(text.to_owned());
     let all = BuildFilter {
+        project: None,
         specification: text("s"),
         job: text("j"),
         system: text("y"),

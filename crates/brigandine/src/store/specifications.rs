@@ -45,6 +45,11 @@ pub(crate) fn specification(
     s.first(select!("WHERE name = ?1 AND removed_at = 0"), [name], state)
 }
 
+/// The project of the named specification, removed or not; `None`: there is none of this name.
+pub(crate) fn project_of(s: &Snapshot, name: &str) -> rusqlite::Result<Option<String>> {
+    s.value("SELECT project FROM specification WHERE name = ?1", [name])
+}
+
 /// The specification with this number, removed or not.
 pub(crate) fn specification_by_id(
     s: &Snapshot,

@@ -28,6 +28,7 @@ impl Dice {
 fn specification(name: &str) -> Specification {
     Specification {
         name: name.to_owned(),
+        project: "main".to_owned(),
         description: String::new(),
         inputs: vec![Input {
             name: "source".to_owned(),

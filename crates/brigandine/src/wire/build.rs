@@ -83,7 +83,7 @@ impl BuildJson {
             inputs_builds: None,
             evaluation: build.evaluation.get(),
             weather: build.weather,
-            project: build.specification.clone(),
+            project: build.project,
             jobset: build.specification,
             job: build.job,
             drvpath: build.derivation.clone(),

@@ -5,9 +5,10 @@
 mod build;
 mod evaluation;
 mod history;
+mod jobset;
 mod specification;
 
 pub(crate) use build::{BuildJson, builds_json};
 pub(crate) use evaluation::EvaluationJson;
 pub(crate) use history::HistoryJson;
-pub(crate) use specification::SpecificationJson;
+pub(crate) use jobset::JobsetJson;

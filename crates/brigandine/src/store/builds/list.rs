@@ -48,7 +48,8 @@ fn listed(
 /// The filters that find, one specification each, what `filter` finds. `None`: the builds of all its specifications can
 /// be read as one list.
 ///
-/// The index of jobs begins with the specification, so the builds of a job of any specification are several lists.
+/// The index of jobs begins with the specification, so the builds of a job of any specification are several lists. So
+/// are the builds of a project.
 pub(super) fn per_specification(
     s: &Snapshot,
     filter: &BuildFilter,
@@ -57,11 +58,14 @@ pub(super) fn per_specification(
     let is_job_of_any = list == List::Latest
         && filter.job.is_some()
         && (&filter.specification, filter.evaluation, &filter.derivation) == (&None, None, &None);
-    if !is_job_of_any {
-        return Ok(None);
-    }
-    let one = |name| BuildFilter { specification: Some(name), ..filter.clone() };
-    Ok(Some(specification_names(s)?.into_iter().map(one).collect()))
+    let mut names = match &filter.project {
+        Some(project) => names_of_project(s, project)?,
+        None if is_job_of_any => specification_names(s)?,
+        None => return Ok(None),
+    };
+    names.retain(|name| filter.specification.as_ref().is_none_or(|wanted| wanted == name));
+    let one = |name| BuildFilter { project: None, specification: Some(name), ..filter.clone() };
+    Ok(Some(names.into_iter().map(one).collect()))
 }
 
 fn sort(builds: &mut [Build], list: List) {
@@ -75,6 +79,11 @@ fn sort(builds: &mut [Build], list: List) {
 /// The names of all specifications, removed ones included, sorted.
 pub(crate) fn specification_names(s: &Snapshot) -> rusqlite::Result<Vec<String>> {
     s.values("SELECT name FROM specification ORDER BY name", [])
+}
+
+/// The names of a project's specifications, removed ones included.
+fn names_of_project(s: &Snapshot, project: &str) -> rusqlite::Result<Vec<String>> {
+    s.values("SELECT name FROM specification WHERE project = ?1", [project])
 }
 
 /// Which builds a list has, and their order.
@@ -184,8 +193,8 @@ pub(super) fn choose(
 const COUNTS: &str = "SELECT c.status, s.name, c.system, c.builds FROM build_count AS c
      JOIN specification AS s ON s.id = c.specification_id WHERE c.builds > 0";
 
-/// The SQL text of a filter, with its values. The text has conditions only for the fields that are present. It names
-/// the index, so that the planner takes this index whatever the statistics say.
+/// The SQL text of a filter without a project, with its values. The text has conditions only for the fields that are
+/// present. It names the index, so that the planner takes this index whatever the statistics say.
 pub(crate) fn shape<'f>(
     filter: &'f BuildFilter,
     list: List,
@@ -280,6 +289,14 @@ pub fn job_history(
 /// The systems that builds were registered for, sorted.
 pub(crate) fn systems(s: &Snapshot) -> rusqlite::Result<Vec<String>> {
     s.values("SELECT DISTINCT system FROM build_count ORDER BY system", [])
+}
+
+/// How many builds of a project's specifications wait or run.
+pub(crate) fn pending_builds(s: &Snapshot, project: &str) -> rusqlite::Result<i64> {
+    let sql = "SELECT ifnull(sum(c.builds), 0) FROM build_count AS c
+         CROSS JOIN specification AS s ON s.id = c.specification_id
+         WHERE c.status < 0 AND s.project = ?1";
+    s.query_row(sql, [project], |row| row.get(0))
 }
 
 /// How many builds wait and run.

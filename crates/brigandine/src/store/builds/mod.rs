@@ -27,7 +27,9 @@ pub(crate) use claim::{Claim, REFUSED_MAX, Refused, claim};
 pub(crate) use find::{build_details, build_named, product, products};
 pub(crate) use finish::lose;
 pub(crate) use jobs::{JobFilter, job_page};
-pub(crate) use list::{latest_builds, queue, queue_counts, specification_names, systems};
+pub(crate) use list::{
+    latest_builds, pending_builds, queue, queue_counts, specification_names, systems,
+};
 pub(crate) use periods::ended_per_period;
 pub(crate) use queue::{Pending, WholeQueue, whole_queue};
 pub(crate) use recover::{Recovered, recover};

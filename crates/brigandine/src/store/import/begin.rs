@@ -2,7 +2,10 @@
 
 use super::outcome::ImportError;
 use super::source::{CuirassError, CuirassEvaluation, CuirassInput, CuirassSpecification, Source};
-use crate::model::{Evaluator, Input, Reference, Specification, SpecificationId, Timestamp};
+use crate::model::{
+    Evaluator, Input, MAIN_PROJECT, RESERVED_NAMES, Reference, Specification, SpecificationId,
+    Timestamp,
+};
 use crate::store::query::integer;
 use crate::store::{schema, specifications};
 use rusqlite::{Connection, params};
@@ -84,6 +87,13 @@ fn translate(from: &CuirassSpecification) -> Result<Specification, String> {
             from.name.escape_debug()
         ));
     }
+    if RESERVED_NAMES.contains(&from.name.as_str()) {
+        return Err(format!(
+            "a specification cannot be called `{}`, since addresses have that name for something else; rename it in \
+             a copy of the database",
+            from.name
+        ));
+    }
     let mut arguments = [
         ("proc", text(&from.proc)),
         ("proc-args", text(&from.proc_args)),
@@ -107,6 +117,7 @@ fn translate(from: &CuirassSpecification) -> Result<Specification, String> {
     }
     Ok(Specification {
         name: from.name.clone(),
+        project: MAIN_PROJECT.to_owned(),
         description: "imported from Cuirass".to_owned(),
         inputs: from
             .inputs
