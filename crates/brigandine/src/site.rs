@@ -14,11 +14,11 @@ use tokio::task::JoinHandle;
 
 use crate::app::App;
 use crate::context::{Context, Parts};
-use crate::http::{self, Compressors, Path, Routes, Token};
+use crate::http::{self, Compressors, Path, Query, Routes, Token};
 use crate::{api, config, probes, web};
 
-/// The route of a build, with one address for people and programs.
-pub(crate) const BUILD: &str = "/build/{id}";
+/// The routes with one address for people and programs.
+pub(crate) const SHARED: [&str; 3] = ["/", "/build/{id}", "/eval/{id}"];
 
 /// The routes of the API, the pages and the probes.
 pub(crate) fn routes(context: Context) -> Routes {
@@ -27,7 +27,9 @@ pub(crate) fn routes(context: Context) -> Routes {
         .merge(api::router())
         .merge(web::router())
         .merge(probes::router())
-        .route(BUILD, get(build))
+        .route(SHARED[0], get(overview))
+        .route(SHARED[1], get(build))
+        .route(SHARED[2], get(evaluation))
         .route_layer(from_fn(http::note_route))
         .fallback(web::unknown_path)
         .method_not_allowed_fallback(http::wrong_method)
@@ -37,13 +39,38 @@ pub(crate) fn routes(context: Context) -> Routes {
     Routes { router, at_once: probes::PATHS, meters }
 }
 
+/// Answers with JSON if the request asks for it by name, as clients of Hydra do, and with a page otherwise.
+async fn overview(State(context): State<Context>, headers: HeaderMap) -> Response {
+    let response = if http::wants_json(&headers) {
+        api::projects(&context).await.into_response()
+    } else {
+        web::overview(State(context)).await
+    };
+    http::varied(response)
+}
+
+/// Answers as [`overview`] does.
+async fn evaluation(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+    query: Query,
+    headers: HeaderMap,
+) -> Response {
+    let response = if http::wants_json(&headers) {
+        api::evaluation(&context, &id).await.into_response()
+    } else {
+        web::evaluation(State(context), Path(id), query).await
+    };
+    http::varied(response)
+}
+
 /// Answers with a page if the request accepts HTML by name, as browsers do, and with JSON otherwise.
 async fn build(
     State(context): State<Context>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    if web::wants_page(&headers) {
+    if http::accepts_html(&headers) {
         return web::build(&context, &id, &headers).await;
     }
     let mut response = api::build(&context, id).await.into_response();

@@ -1,14 +1,14 @@
-//! `/build/ID`, `/api/latestbuilds`, `/api/queue`, `/download/PRODUCT`.
+//! `/build/ID`, `/api/latestbuilds`, `/api/queue`.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 
 use crate::context::Context;
-use crate::http::{self, HttpError, Path, Query, Result, json};
-use crate::model::{BuildFilter, BuildStatus, ProductId, product_file};
+use crate::http::{HttpError, Query, Result, json};
+use crate::model::{BuildFilter, BuildStatus};
 use crate::store::{self, Snapshot};
-use crate::wire::builds_json;
+use crate::wire::{builds_json, whole_builds_json};
 
 /// The most builds that are read on the thread of the request.
 const FEW: u32 = 20;
@@ -21,7 +21,7 @@ pub(crate) async fn build(context: &Context, id: String) -> Result<Response> {
     let wanted = id.clone();
     let found = context
         .read_few(move |s| match store::build_named(s, &wanted)? {
-            Some(build) => builds_json(s, vec![build]),
+            Some(build) => whole_builds_json(s, vec![build]),
             None => Ok(Vec::new()),
         })
         .await?;
@@ -80,16 +80,4 @@ pub(super) async fn queue(State(context): State<Context>, query: Query) -> Resul
     let Some(filter) = filter else { return Ok(none()) };
     let builds = context.read(move |s| builds_json(s, store::queue(s, &filter, number)?)).await?;
     Ok(json(StatusCode::OK, &builds))
-}
-
-/// A product of a build, as a download.
-pub(super) async fn download(
-    State(context): State<Context>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response> {
-    let missing = || HttpError::not_found("there is no such product");
-    let number: ProductId = id.parse().map_err(|_| missing())?;
-    let product = context.read(move |s| store::product(s, number)).await?.ok_or_else(missing)?;
-    http::file(&context.state().join(product_file(&product.path)), &product, &headers).await
 }

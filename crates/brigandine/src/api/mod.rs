@@ -3,7 +3,9 @@
 mod builds;
 mod changes;
 mod counts;
+mod downloads;
 mod evaluations;
+mod hydra;
 mod jobs;
 mod log;
 mod specifications;
@@ -14,15 +16,17 @@ use axum::routing::{get, post};
 use crate::context::Context;
 
 pub(crate) use builds::build;
+pub(crate) use hydra::{evaluation, projects};
 
-/// The routes of the API, except `/build/ID`, which is also a page (`site.rs`).
+/// The routes of the API, except those that are also pages (`site.rs`).
 pub(crate) fn router() -> Router<Context> {
     Router::new()
+        .merge(hydra::router())
+        .merge(downloads::router())
         .route("/jobsets", get(specifications::list))
         .route("/specifications", get(specifications::list))
         .route("/api/jobsets", get(specifications::list))
         .route("/build/{id}/log/raw", get(log::raw))
-        .route("/download/{product}", get(builds::download))
         .route("/api/latestbuilds", get(builds::latest))
         .route("/api/queue", get(builds::queue))
         .route("/api/nrqueue", get(counts::queued))

@@ -23,7 +23,7 @@ pub(super) async fn list(State(context): State<Context>, query: Query) -> Result
                 wanted.as_ref().is_none_or(|wanted| *wanted == state.specification.project)
             });
             all.into_iter()
-                .map(|state| JobsetJson::read(s, state))
+                .map(|state| JobsetJson::read(s, &state))
                 .collect::<rusqlite::Result<Vec<_>>>()
         })
         .await?;

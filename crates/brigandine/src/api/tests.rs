@@ -7,22 +7,33 @@ use crate::model::BuildId;
 use crate::model::LogName;
 use crate::site::harness::served;
 
+/// As `curl -H` sends it.
+pub(super) const JSON: &str = "accept: application/json\r\n";
+
 /// Compares requests and their answers, as one text, with `tests/data/api/NAME.txt`.
 async fn check(name: &str, requests: &[&str]) {
+    check_with(name, "", requests).await;
+}
+
+/// Like [`check`], with headers in every request.
+pub(super) async fn check_with(name: &str, headers: &str, requests: &[&str]) {
     let served = served().await;
     let mut said = String::new();
     for request in requests {
         let (method, path) = request.split_once(' ').unwrap_or(("GET", request));
-        let answer = served.ask(method, path, "").await;
+        let answer = served.ask(method, path, headers).await;
         let kind = answer.header("content-type").unwrap_or("-");
         let length = answer.header("content-length").unwrap_or("-");
         if method != "HEAD" && length != "-" {
             assert_eq!(length, answer.body.len().to_string(), "{request}");
         }
+        let place = answer.header("location").map(|place| format!(" → {place}"));
         let _ = writeln!(
             said,
-            "{method} {path}\n{} {kind}, {length} bytes\n{}\n",
-            answer.status, answer.body
+            "{method} {path}\n{} {kind}, {length} bytes{}\n{}\n",
+            answer.status,
+            place.unwrap_or_default(),
+            answer.body
         );
     }
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/api/{name}.txt"));

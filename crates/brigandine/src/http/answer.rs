@@ -2,8 +2,10 @@
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+
+use super::error::HttpError;
 
 /// What pages may load: the style, script and images of this server, and nothing from elsewhere.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
@@ -29,6 +31,16 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
             answer(StatusCode::INTERNAL_SERVER_ERROR, "application/json", r#"{"error":"internal"}"#)
         }
     }
+}
+
+/// Sends the client to another address of this server.
+pub(crate) fn redirect(location: &str) -> Response {
+    let Ok(location) = HeaderValue::from_str(location) else {
+        return HttpError::Internal.into_response();
+    };
+    let mut response = answer(StatusCode::FOUND, "text/plain; charset=utf-8", Body::empty());
+    response.headers_mut().insert(header::LOCATION, location);
+    response
 }
 
 /// Plain text.

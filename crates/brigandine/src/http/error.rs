@@ -78,6 +78,16 @@ impl HttpError {
         Self::NotFound(format!("Project {} doesn't exist.", cut(name)))
     }
 
+    /// There is no such specification in the project, in the words of Hydra.
+    pub(crate) fn no_jobset(name: &str) -> Self {
+        Self::NotFound(format!("Jobset {} doesn't exist.", cut(name)))
+    }
+
+    /// No build of the job has ended.
+    pub(crate) fn no_latest(job: &str) -> Self {
+        Self::NotFound(format!("No latest build for job {}.", cut(job)))
+    }
+
     /// There is no such specification.
     pub(crate) fn no_specification(name: &str) -> Self {
         Self::NotFound(format!("there is no specification called {}", cut(name)))

@@ -1,6 +1,7 @@
 //! HTTP itself: the server, the checks of every request, answers and refusals. This module knows neither the API nor
 //! the pages.
 
+mod accept;
 mod answer;
 mod bounds;
 mod client;
@@ -22,7 +23,8 @@ mod stream;
 mod token;
 mod turns;
 
-pub(crate) use answer::{html, json, text};
+pub(crate) use accept::{accepts_html, varied, wants_json};
+pub(crate) use answer::{html, json, redirect, text};
 pub(crate) use coding::Fixed;
 pub(crate) use download::file;
 pub(crate) use error::{HttpError, Result, wrong_method};

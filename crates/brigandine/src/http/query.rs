@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
 
 use super::error::{HttpError, Result};
 
@@ -25,19 +26,23 @@ impl<S: Sync> FromRequestParts<S> for Query {
     }
 }
 
-/// The variable part of the path, decoded.
+/// The variable parts of the path, decoded: one text, or a struct whose fields have the names of the parts.
 #[derive(Debug, Clone)]
 pub(crate) struct Path<T>(pub(crate) T);
 
-impl<S: Send + Sync> FromRequestParts<S> for Path<String> {
+impl<S, T> FromRequestParts<S> for Path<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned + Send,
+{
     type Rejection = HttpError;
 
     /// # Errors
     /// 404: the path cannot be decoded.
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let found = axum::extract::Path::<String>::from_request_parts(parts, state).await;
+        let found = axum::extract::Path::<T>::from_request_parts(parts, state).await;
         let no_path = |_| HttpError::no_path(&parts.uri);
-        found.map(|axum::extract::Path(part)| Self(part)).map_err(no_path)
+        found.map(|axum::extract::Path(parts)| Self(parts)).map_err(no_path)
     }
 }
 

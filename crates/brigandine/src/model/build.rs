@@ -103,7 +103,7 @@ pub struct BuildDetails {
     pub products: Vec<Product>,
     /// The build's attempts, the first attempt first.
     pub attempts: Vec<Attempt>,
-    /// The builds that it needs.
+    /// At most 10,000 of the builds that it needs.
     pub needs: Vec<Build>,
     /// At most 100 of the builds that need it.
     pub needed_by: Vec<Build>,

@@ -111,6 +111,26 @@ pub(crate) fn evaluation_page(
     s.all(sql, params![specification, before, limit], from_row)
 }
 
+/// The latest evaluations of a specification, newest first: only their numbers.
+pub(crate) fn evaluation_ids(
+    s: &Snapshot,
+    specification: SpecificationId,
+    limit: u32,
+) -> rusqlite::Result<Vec<EvaluationId>> {
+    let sql = "SELECT id FROM evaluation WHERE specification_id = ?1 ORDER BY id DESC LIMIT ?2";
+    s.values(sql, params![specification, limit])
+}
+
+/// The latest successful evaluation of a specification whose builds have all ended; `None`: there is none.
+pub(crate) fn latest_finished_evaluation(
+    s: &Snapshot,
+    specification: SpecificationId,
+) -> rusqlite::Result<Option<EvaluationId>> {
+    let sql = "SELECT id FROM evaluation WHERE specification_id = ?1 AND status = 0
+         AND scheduled = 0 AND started = 0 ORDER BY id DESC LIMIT 1";
+    s.value(sql, [specification])
+}
+
 /// The checkouts of an evaluation, in the order of the specification's inputs.
 pub(crate) fn checkouts(s: &Snapshot, id: EvaluationId) -> rusqlite::Result<Vec<Checkout>> {
     let sql = "SELECT input, revision, subject, author, revision_at FROM checkout

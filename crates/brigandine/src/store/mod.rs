@@ -32,15 +32,16 @@ pub use server::{OpenError, open_as_it_is};
 pub use specifications::{Loaded, specifications};
 
 pub(crate) use builds::{
-    Abandoned, Claim, JobFilter, Pending, REFUSED_MAX, Recovered, Refused, WholeQueue, abandon,
-    build_details, build_named, cancel, claim, ended_per_period, job_page, latest_builds, lose,
+    Abandoned, Claim, JobFilter, Latest, Pending, REFUSED_MAX, Recovered, Refused, WholeQueue,
+    abandon, build_details, build_ids, build_named, builds_of_output, cancel, claim,
+    ended_per_period, evaluations_of_build, job_page, latest_builds, latest_of_job, lose, needs,
     pending_builds, product, products, queue, queue_counts, rebuild, recover, restart,
     specification_names, systems, whole_queue,
 };
 pub(crate) use derivations::{outputs_of, revisions_in_use};
 pub(crate) use evaluations::{
-    changes, checkouts, evaluation_details, evaluation_page, evaluation_states,
-    evaluations_of_project,
+    changes, checkouts, evaluation_details, evaluation_ids, evaluation_page, evaluation_states,
+    evaluations_of_project, latest_finished_evaluation,
 };
 pub(crate) use figures::{Figures, figures};
 pub(crate) use import::import_cuirass;

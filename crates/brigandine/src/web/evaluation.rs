@@ -6,11 +6,11 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 
-use super::layout::{Layout, or_refusal, render, wants_page};
+use super::layout::{Layout, or_refusal, render};
 use super::rows::{BuildRow, summary};
 use super::view::{self, Badge, Moment, Part};
 use crate::context::Context;
-use crate::http::{HttpError, Path, Query, Result};
+use crate::http::{HttpError, Path, Query, Result, accepts_html};
 use crate::model::{
     self, BuildId, BuildStatus, Checkout, EvaluationDetails, EvaluationId, EvaluationStatus,
     JobChange, JobState, Timestamp,
@@ -95,7 +95,8 @@ fn address(
     format!("/eval/{id}{}{query}", if query.is_empty() { "" } else { "?" })
 }
 
-pub(super) async fn page(
+/// The page of an evaluation.
+pub(crate) async fn page(
     State(context): State<Context>,
     Path(id): Path<String>,
     query: Query,
@@ -297,7 +298,7 @@ pub(super) async fn log(
     headers: HeaderMap,
 ) -> Response {
     match read_log(&context, id).await {
-        Err(refusal) if wants_page(&headers) => or_refusal(&context, Err(refusal)).await,
+        Err(refusal) if accepts_html(&headers) => or_refusal(&context, Err(refusal)).await,
         log => log.into_response(),
     }
 }

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::files::VERSION;
 use crate::context::Context;
-use crate::http::{HttpError, Result, html};
+use crate::http::{HttpError, Result, accepts_html, html};
 use crate::model::QueueCounts;
 use crate::store;
 
@@ -79,7 +79,7 @@ pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
     Router::new().fallback(async move |headers: HeaderMap| {
         let why = why.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        let mut response = if wants_page(&headers) {
+        let mut response = if accepts_html(&headers) {
             let title = "Waiting · Brigandine".to_owned();
             let (queue, live) = (QueueCounts::default(), String::new());
             let layout = Layout { title, section: "", queue, live, notice: String::new() };
@@ -100,15 +100,9 @@ pub(crate) async fn unknown_path(
     uri: Uri,
 ) -> Response {
     let refusal = HttpError::no_path(&uri);
-    if wants_page(&headers) {
+    if accepts_html(&headers) {
         or_refusal(&context, Err(refusal)).await
     } else {
         refusal.into_response()
     }
-}
-
-/// Whether a request accepts HTML by name. Browsers send such a header, and other clients do not.
-pub(crate) fn wants_page(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    accept.is_some_and(|accept| accept.contains("text/html"))
 }

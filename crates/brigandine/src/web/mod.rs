@@ -22,6 +22,8 @@ mod view;
 
 pub(crate) use build::show as build;
 pub use evaluation::COMPARED;
-pub(crate) use layout::{unknown_path, waiting, wants_page};
+pub(crate) use evaluation::page as evaluation;
+pub(crate) use layout::{unknown_path, waiting};
+pub(crate) use overview::page as overview;
 pub(crate) use parts::{Versions, parts};
 pub(crate) use routes::router;

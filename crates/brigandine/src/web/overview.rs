@@ -71,7 +71,8 @@ impl Row {
     }
 }
 
-pub(super) async fn page(State(context): State<Context>) -> Response {
+/// The page of all specifications.
+pub(crate) async fn page(State(context): State<Context>) -> Response {
     or_refusal(&context, make(&context).await).await
 }
 

@@ -5,18 +5,16 @@ use axum::http::HeaderMap;
 use axum::routing::{MethodRouter, get};
 
 use super::files::{ICON, SCRIPT, STYLE, asset};
-use super::{evaluation, jobset, live, overview, queue};
+use super::{evaluation, jobset, live, queue};
 use crate::context::Context;
 
 /// A function that makes the handler of a route.
 type Make = fn() -> MethodRouter<Context>;
 
-/// Every route of the pages and of the files that they load, except the route of a build (`site.rs`).
+/// Every route of the pages and of the files that they load, except those that programs use too (`site.rs`).
 /// `tests/data/pages/routes.txt` has an address for each route, and says how it is tested.
-pub(super) const ROUTES: [(&str, Make); 12] = [
-    ("/", || get(overview::page)),
+pub(super) const ROUTES: [(&str, Make); 10] = [
     ("/jobset/{name}", || get(jobset::page)),
-    ("/eval/{id}", || get(evaluation::page)),
     ("/eval/{id}/log", || get(evaluation::log)),
     ("/build/{id}/details", || get(super::build::page)),
     ("/build/{id}/log/live", || get(live::log)),

@@ -23,7 +23,7 @@ fn routes() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> 
 #[test]
 fn every_route_of_the_router_is_in_the_list_of_pages() {
     let listed: BTreeSet<&str> = routes().map(|(_, route, _)| route).collect();
-    let served = ROUTES.iter().map(|(route, _)| *route).chain([crate::site::BUILD]);
+    let served = ROUTES.iter().map(|(route, _)| *route).chain(crate::site::SHARED);
     let served: BTreeSet<&str> = served.collect();
     assert_eq!(listed, served, "tests/data/pages/routes.txt");
     for (kind, route, address) in routes() {

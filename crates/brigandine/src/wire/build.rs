@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
-use crate::model::{Build, BuildId, BuildStatus, Output, Product, Weather};
+use crate::model::{Build, BuildId, BuildStatus, EvaluationId, Output, Product, Weather};
 use crate::store::{self, Snapshot};
 
 /// A build as clients know it.
@@ -34,7 +34,18 @@ pub(crate) struct BuildJson {
     weather: Weather,
     project: String,
     drvpath: String,
+    /// When the build was submitted, whether it has finished or not.
+    queuedtime: i64,
+    /// The latest evaluations that have the build; `None`: the list does not say so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jobsetevals: Option<Vec<EvaluationId>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    buildmetrics: Option<MetricsJson>,
 }
+
+/// The metrics that a build of Hydra can state. This server has none.
+#[derive(Debug, Serialize)]
+struct MetricsJson {}
 
 #[derive(Debug, Serialize)]
 struct OutputJson {
@@ -49,6 +60,12 @@ struct ProductJson {
     file_size: i64,
     checksum: String,
     path: String,
+    // Fields of Hydra.
+    name: String,
+    subtype: &'static str,
+    defaultpath: &'static str,
+    filesize: i64,
+    sha256hash: String,
 }
 
 impl BuildJson {
@@ -59,7 +76,12 @@ impl BuildJson {
             id: product.id.get(),
             r#type: product.kind,
             file_size: product.bytes,
+            filesize: product.bytes,
+            sha256hash: product.checksum.clone(),
             checksum: product.checksum,
+            name: product.name,
+            subtype: "",
+            defaultpath: "",
             path: product.path,
         };
         Self {
@@ -86,6 +108,9 @@ impl BuildJson {
             project: build.project,
             jobset: build.specification,
             job: build.job,
+            queuedtime: build.submitted_at,
+            jobsetevals: None,
+            buildmetrics: None,
             drvpath: build.derivation.clone(),
             derivation: build.derivation,
         }
@@ -103,4 +128,20 @@ pub(crate) fn builds_json(s: &Snapshot, builds: Vec<Build>) -> rusqlite::Result<
         BuildJson::new(build, outputs, products)
     };
     Ok(builds.into_iter().map(json).collect())
+}
+
+/// The most evaluations that a build names.
+const EVALUATIONS_MAX: u32 = 100;
+
+/// Builds with the fields of [`builds_json`] and with the evaluations that have them, as clients of Hydra know them.
+pub(crate) fn whole_builds_json(
+    s: &Snapshot,
+    builds: Vec<Build>,
+) -> rusqlite::Result<Vec<BuildJson>> {
+    let mut builds = builds_json(s, builds)?;
+    for build in &mut builds {
+        build.jobsetevals = Some(store::evaluations_of_build(s, build.id, EVALUATIONS_MAX)?);
+        build.buildmetrics = Some(MetricsJson {});
+    }
+    Ok(builds)
 }

@@ -1,8 +1,11 @@
 //! An evaluation.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
-use crate::model::{Checkout, Evaluation, EvaluationStatus};
+use super::specification::evaluated;
+use crate::model::{BuildId, Checkout, Evaluation, EvaluationStatus, Specification};
 
 /// An evaluation as clients know it.
 #[derive(Debug, Serialize)]
@@ -46,6 +49,65 @@ impl EvaluationJson {
             timestamp: evaluation.created_at,
             checkouttime: evaluation.checkout_at,
             evaltime: evaluation.finished_at,
+        }
+    }
+}
+
+/// An evaluation with the fields that clients of Cuirass know and those that clients of Hydra know.
+#[derive(Debug, Serialize)]
+pub(crate) struct HydraEvaluationJson {
+    #[serde(flatten)]
+    evaluation: EvaluationJson,
+    project: String,
+    jobset: String,
+    hasnewbuilds: u8,
+    flake: Option<String>,
+    nixexprinput: String,
+    nixexprpath: String,
+    jobsetevalinputs: BTreeMap<String, EvaluationInputJson>,
+    builds: Vec<BuildId>,
+}
+
+#[derive(Debug, Serialize)]
+struct EvaluationInputJson {
+    r#type: &'static str,
+    /// The address that the specification has now; null: it has no such input any more.
+    uri: Option<String>,
+    revision: String,
+    value: Option<String>,
+    dependency: Option<i64>,
+}
+
+impl HydraEvaluationJson {
+    /// An evaluation of `specification` with its checkouts and builds.
+    pub(crate) fn new(
+        evaluation: Evaluation,
+        specification: &Specification,
+        checkouts: Vec<Checkout>,
+        builds: Vec<BuildId>,
+    ) -> Self {
+        let input = |checkout: &Checkout| {
+            let input = specification.inputs.iter().find(|input| input.name == checkout.input);
+            let json = EvaluationInputJson {
+                r#type: "git",
+                uri: input.map(|input| input.url.clone()),
+                revision: checkout.revision.clone(),
+                value: None,
+                dependency: None,
+            };
+            (checkout.input.clone(), json)
+        };
+        let (nixexprinput, nixexprpath) = evaluated(specification);
+        Self {
+            project: specification.project.clone(),
+            jobset: specification.name.clone(),
+            hasnewbuilds: 1,
+            flake: None,
+            nixexprinput,
+            nixexprpath,
+            jobsetevalinputs: checkouts.iter().map(input).collect(),
+            builds,
+            evaluation: EvaluationJson::new(evaluation, checkouts),
         }
     }
 }

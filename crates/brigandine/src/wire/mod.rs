@@ -6,9 +6,11 @@ mod build;
 mod evaluation;
 mod history;
 mod jobset;
+mod project;
 mod specification;
 
-pub(crate) use build::{BuildJson, builds_json};
-pub(crate) use evaluation::EvaluationJson;
+pub(crate) use build::{BuildJson, builds_json, whole_builds_json};
+pub(crate) use evaluation::{EvaluationJson, HydraEvaluationJson};
 pub(crate) use history::HistoryJson;
-pub(crate) use jobset::JobsetJson;
+pub(crate) use jobset::{HydraJobsetJson, JobsetJson};
+pub(crate) use project::ProjectJson;

@@ -66,21 +66,29 @@ impl From<&Input> for InputJson {
     }
 }
 
+/// The input that the evaluator reads, and the file in it that says how jobs are made.
+pub(super) fn evaluated(specification: &Specification) -> (String, String) {
+    let first = || specification.inputs.first().map(|input| input.name.clone());
+    let input = specification.evaluator.input().map(str::to_owned).or_else(first);
+    let file = match &specification.evaluator {
+        Evaluator::Jobs { file, .. } => file.clone(),
+        Evaluator::Command { command, .. } => command.first().cloned().unwrap_or_default(),
+    };
+    (input.unwrap_or_default(), file)
+}
+
 impl From<&Specification> for SpecificationJson {
     fn from(specification: &Specification) -> Self {
-        let first = || specification.inputs.first().map(|input| input.name.clone());
-        let evaluator = &specification.evaluator;
-        let (proc_file, proc, proc_args) = match evaluator {
-            Evaluator::Jobs { file, .. } => (file.clone(), "jobs", serde_json::Map::new()),
-            Evaluator::Command { command, arguments, .. } => {
-                (command.first().cloned().unwrap_or_default(), "command", arguments.clone())
-            }
+        let (proc_input, proc_file) = evaluated(specification);
+        let (proc, proc_args) = match &specification.evaluator {
+            Evaluator::Jobs { .. } => ("jobs", serde_json::Map::new()),
+            Evaluator::Command { arguments, .. } => ("command", arguments.clone()),
         };
         Self {
             name: specification.name.clone(),
             load_path_inputs: Vec::new(),
             package_path_inputs: Vec::new(),
-            proc_input: evaluator.input().map(str::to_owned).or_else(first).unwrap_or_default(),
+            proc_input,
             proc_file,
             proc,
             proc_args,

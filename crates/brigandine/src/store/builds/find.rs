@@ -1,11 +1,13 @@
 //! Reads one build with everything that belongs to it, and the outputs and products of builds.
 
 use super::row::{columns, from_row, select};
-use crate::model::{Attempt, Build, BuildDetails, BuildId, Output, Product, ProductId};
+use crate::model::{
+    Attempt, Build, BuildDetails, BuildId, EvaluationId, Output, Product, ProductId,
+};
 use crate::store::database::Snapshot;
 use crate::store::derivations::{definition, derivation_key};
 use crate::store::query::{Columns, Query, read};
-use rusqlite::Row;
+use rusqlite::{Row, params};
 use std::collections::HashMap;
 
 /// One build.
@@ -90,6 +92,44 @@ pub(crate) fn product(s: &Snapshot, id: ProductId) -> rusqlite::Result<Option<Pr
     s.first(sql, [id], product_from_row)
 }
 
+/// The latest evaluations that have a build, at most `limit`, the oldest of them first.
+pub(crate) fn evaluations_of_build(
+    s: &Snapshot,
+    id: BuildId,
+    limit: u32,
+) -> rusqlite::Result<Vec<EvaluationId>> {
+    let sql = "SELECT evaluation_id FROM job WHERE build_id = ?1
+         ORDER BY evaluation_id DESC LIMIT ?2";
+    let mut evaluations: Vec<EvaluationId> = s.values(sql, params![id, limit])?;
+    // Two jobs of an evaluation may have the same build.
+    evaluations.dedup();
+    evaluations.reverse();
+    Ok(evaluations)
+}
+
+/// The builds that have an output in the state directory at this path, the newest first, at most `limit`.
+pub(crate) fn builds_of_output(
+    s: &Snapshot,
+    path: &str,
+    limit: u32,
+) -> rusqlite::Result<Vec<Build>> {
+    let sql = select!(
+        "output AS o CROSS JOIN build AS b ON b.id = o.build_id",
+        "WHERE o.path = ?1 AND substr(o.path, 1, 8) = 'outputs/'
+         ORDER BY o.build_id DESC LIMIT ?2"
+    );
+    s.all(sql, params![path, limit], from_row)
+}
+
+/// The builds that a build needs, by their numbers, at most `limit`.
+pub(crate) fn needs(s: &Snapshot, id: BuildId, limit: u32) -> rusqlite::Result<Vec<Build>> {
+    let sql = select!(
+        "dependency AS d CROSS JOIN build AS b ON b.id = d.needs_id",
+        "WHERE d.build_id = ?1 ORDER BY d.needs_id LIMIT ?2"
+    );
+    s.all(sql, params![id, limit], from_row)
+}
+
 /// The attempts of a build, first to last.
 fn attempts(s: &Snapshot, id: BuildId) -> rusqlite::Result<Vec<Attempt>> {
     let sql = "SELECT number, worker, status, message, started_at, stopped_at FROM attempt
@@ -100,13 +140,12 @@ fn attempts(s: &Snapshot, id: BuildId) -> rusqlite::Result<Vec<Attempt>> {
     })
 }
 
+/// The most needed builds that a build's page shows.
+const NEEDS_MAX: u32 = 10_000;
+
 /// Everything that a build's page shows.
 pub(crate) fn build_details(s: &Snapshot, id: BuildId) -> rusqlite::Result<Option<BuildDetails>> {
     let Some(build) = build(s, id)? else { return Ok(None) };
-    let needs = select!(
-        "dependency AS d CROSS JOIN build AS b ON b.id = d.needs_id",
-        "WHERE d.build_id = ?1 ORDER BY d.needs_id"
-    );
     let needed_by = select!(
         "dependency AS d CROSS JOIN build AS b ON b.id = d.build_id",
         "WHERE d.needs_id = ?1 ORDER BY d.build_id LIMIT 100"
@@ -115,7 +154,7 @@ pub(crate) fn build_details(s: &Snapshot, id: BuildId) -> rusqlite::Result<Optio
         outputs: outputs(s, &[id])?.remove(&id).unwrap_or_default(),
         products: products(s, &[id])?.remove(&id).unwrap_or_default(),
         attempts: attempts(s, id)?,
-        needs: s.all(needs, [id], from_row)?,
+        needs: needs(s, id, NEEDS_MAX)?,
         needed_by: s.all(needed_by, [id], from_row)?,
         definition: definition(s, id)?,
         build,

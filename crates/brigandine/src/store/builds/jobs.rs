@@ -1,9 +1,10 @@
 //! The jobs of an evaluation, with their builds.
 
 use super::row::{columns, from_columns};
-use crate::model::{BuildId, BuildStatus, EvaluationId, JobBuild, JobState};
+use crate::model::{BuildId, BuildStatus, EvaluationId, JobBuild, JobState, SpecificationId};
 use crate::store::database::Snapshot;
 use crate::store::query::{Columns, Query};
+use rusqlite::params;
 use rusqlite::types::ToSql;
 use std::fmt::Write as _;
 
@@ -144,6 +145,60 @@ fn is_one_of<'v, T: ToSql>(
         let _ = write!(sql, " AND {column} IN (?{})", ", ?".repeat(allowed.len() - 1));
         values.extend(allowed.iter().map(|value| value as &dyn ToSql));
     }
+}
+
+/// Which build of a job is meant by its latest one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Latest {
+    /// The one that has ended.
+    Ended,
+    /// The one that succeeded.
+    Succeeded,
+    /// The one that succeeded in an evaluation whose builds have all ended.
+    SucceededInFinished,
+}
+
+/// The build of a job in the latest evaluation in which the job has such a build.
+pub(crate) fn latest_of_job(
+    s: &Snapshot,
+    specification: SpecificationId,
+    job: &str,
+    system: Option<&str>,
+    latest: Latest,
+) -> rusqlite::Result<Option<(BuildId, BuildStatus)>> {
+    let mut sql = String::from(
+        "SELECT b.id, b.status FROM evaluation AS e
+         CROSS JOIN job AS j ON j.evaluation_id = e.id
+         CROSS JOIN build AS b ON b.id = j.build_id
+         WHERE e.specification_id = ? AND j.name = ?",
+    );
+    sql.push_str(match latest {
+        Latest::Ended => " AND b.status >= 0",
+        Latest::Succeeded => " AND b.status = 0",
+        Latest::SucceededInFinished => {
+            " AND b.status = 0 AND e.status = 0 AND e.scheduled = 0 AND e.started = 0"
+        }
+    });
+    let mut values: Vec<&dyn ToSql> = vec![&specification, &job];
+    if let Some(system) = &system {
+        sql.push_str(" AND b.system = ?");
+        values.push(system);
+    }
+    sql.push_str(" ORDER BY e.id DESC LIMIT 1");
+    s.first(&sql, values.as_slice(), |row| row.try_into())
+}
+
+/// The builds of an evaluation's jobs, sorted, each once. At most `limit` jobs are read, in the order of their names.
+pub(crate) fn build_ids(
+    s: &Snapshot,
+    evaluation: EvaluationId,
+    limit: u32,
+) -> rusqlite::Result<Vec<BuildId>> {
+    let sql = "SELECT build_id FROM job WHERE evaluation_id = ?1 ORDER BY name, build_id LIMIT ?2";
+    let mut builds: Vec<BuildId> = s.values(sql, params![evaluation, limit])?;
+    builds.sort_unstable();
+    builds.dedup();
+    Ok(builds)
 }
 
 /// Job names with builds, for `/api/jobs`: the jobs in `names`, or all jobs if `names` is empty.

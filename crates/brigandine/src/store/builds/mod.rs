@@ -24,9 +24,11 @@ pub use list::job_history;
 pub(crate) use abandon::{Abandoned, abandon};
 pub(crate) use cancel::cancel;
 pub(crate) use claim::{Claim, REFUSED_MAX, Refused, claim};
-pub(crate) use find::{build_details, build_named, product, products};
+pub(crate) use find::{
+    build_details, build_named, builds_of_output, evaluations_of_build, needs, product, products,
+};
 pub(crate) use finish::lose;
-pub(crate) use jobs::{JobFilter, job_page};
+pub(crate) use jobs::{JobFilter, Latest, build_ids, job_page, latest_of_job};
 pub(crate) use list::{
     latest_builds, pending_builds, queue, queue_counts, specification_names, systems,
 };

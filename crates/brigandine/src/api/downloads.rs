@@ -1,0 +1,163 @@
+//! Products as downloads: `/download/PRODUCT` and `/search/latest/TYPE` of Cuirass, `/build/N/download/…` of Hydra.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use axum::routing::get;
+use serde::Deserialize;
+
+use crate::context::Context;
+use crate::http::{self, HttpError, Path, Query, Result};
+use crate::model::{Build, BuildFilter, BuildStatus, Product, ProductId, product_file};
+use crate::store::{self, Snapshot};
+
+/// How many of the latest builds are searched for a text.
+const SEARCHED: u32 = 1000;
+
+pub(super) fn router() -> Router<Context> {
+    let (numbered, typed) =
+        ("/build/{id}/download/{number}", "/build/{id}/download-by-type/{kind}/{subtype}");
+    Router::new()
+        .route("/download/{product}", get(download))
+        .route(numbered, get(of_build))
+        .route(&format!("{numbered}/{{file}}"), get(of_build))
+        .route(typed, get(of_build))
+        .route(&format!("{typed}/{{file}}"), get(of_build))
+        .route("/search/latest/{kind}", get(latest))
+}
+
+fn missing() -> HttpError {
+    HttpError::not_found("there is no such product")
+}
+
+async fn send(
+    context: &Context,
+    product: Option<Product>,
+    headers: &HeaderMap,
+) -> Result<Response> {
+    let product = product.ok_or_else(missing)?;
+    http::file(&context.state().join(product_file(&product.path)), &product, headers).await
+}
+
+/// A product, by its number among those of all builds.
+async fn download(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let number: ProductId = id.parse().map_err(|_| missing())?;
+    let product = context.read(move |s| store::product(s, number)).await?;
+    send(&context, product, &headers).await
+}
+
+/// The variable parts of the path of a build's product. The name of the file that clients append names nothing: they
+/// want to store the download under this name.
+#[derive(Debug, Deserialize)]
+struct Wanted {
+    id: String,
+    /// The place among the products of the build, from 1 on.
+    #[serde(default)]
+    number: Option<String>,
+    /// The type. The products of this server have no subtypes, so any is accepted.
+    #[serde(default)]
+    kind: Option<String>,
+}
+
+/// A product of a build: by its place, or the first of a type.
+///
+/// # Errors
+/// 404: there is no such build, or it has no such product.
+async fn of_build(
+    State(context): State<Context>,
+    Path(wanted): Path<Wanted>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let Wanted { id, number, kind } = wanted;
+    let named = id.clone();
+    let products = context
+        .read(move |s| match store::build_named(s, &named)? {
+            Some(build) => of(s, &build).map(Some),
+            None => Ok(None),
+        })
+        .await?;
+    let mut products = products.ok_or_else(|| HttpError::no_build(&id))?.into_iter();
+    let product = match (number, kind) {
+        (Some(number), _) => {
+            let place = number.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
+            place.and_then(|place| products.nth(place))
+        }
+        (None, Some(kind)) => products.find(|product| product.kind == kind),
+        (None, None) => None,
+    };
+    send(&context, product, &headers).await
+}
+
+fn of(s: &Snapshot, build: &Build) -> rusqlite::Result<Vec<Product>> {
+    Ok(store::products(s, &[build.id])?.remove(&build.id).unwrap_or_default())
+}
+
+/// What a search of Cuirass wants: `spec:NAME`, `system:NAME`, `status:success`, and text that the name of the job or of
+/// the package contains.
+#[derive(Debug, Default)]
+struct Search {
+    filter: BuildFilter,
+    texts: Vec<String>,
+    /// Whether builds of another status are wanted, which have no products.
+    other_status: bool,
+}
+
+impl Search {
+    fn parse(query: &str) -> Self {
+        let mut search = Self::default();
+        search.filter.status = Some(BuildStatus::Succeeded);
+        for word in query.split_whitespace() {
+            match word.split_once(':') {
+                Some(("spec", name)) => search.filter.specification = Some(name.to_owned()),
+                Some(("system", name)) => search.filter.system = Some(name.to_owned()),
+                Some(("status", status)) => {
+                    search.other_status |= !["success", "succeeded"].contains(&status);
+                }
+                // Cuirass ignores words that it does not know.
+                Some(_) => {}
+                None => search.texts.push(word.to_lowercase()),
+            }
+        }
+        search
+    }
+
+    fn fits(&self, build: &Build) -> bool {
+        let names = [build.job.to_lowercase(), build.nix_name.to_lowercase()];
+        self.texts.iter().all(|text| names.iter().any(|name| name.contains(text)))
+    }
+
+    /// The first product of the type among those of the latest builds that fit.
+    fn find(&self, s: &Snapshot, kind: &str) -> rusqlite::Result<Option<Product>> {
+        if self.other_status {
+            return Ok(None);
+        }
+        let builds = store::latest_builds(s, &self.filter, SEARCHED)?;
+        for build in builds.iter().filter(|build| self.fits(build)) {
+            let found = of(s, build)?.into_iter().find(|product| product.kind == kind);
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The product of a type of the latest build that a search finds.
+///
+/// # Errors
+/// 404: none of the latest builds that fit has such a product.
+async fn latest(
+    State(context): State<Context>,
+    Path(kind): Path<String>,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let search = Search::parse(&query.get("query").unwrap_or_default());
+    let product = context.read(move |s| search.find(s, &kind)).await?;
+    send(&context, product, &headers).await
+}

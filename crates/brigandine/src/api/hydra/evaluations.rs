@@ -1,0 +1,145 @@
+//! `/eval/N`, `/eval/N/builds`, `/jobset/P/J/evals` and `/jobset/P/J/latest-eval`.
+
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use serde::Serialize;
+
+use super::{BUILDS_MAX, NUMBERS_MAX, Named, tail};
+use crate::context::Context;
+use crate::http::{HttpError, Path, Query, Result, json, redirect};
+use crate::model::{BuildId, EvaluationId, Specification};
+use crate::store::{self, JobFilter, Snapshot};
+use crate::wire::{HydraEvaluationJson, whole_builds_json};
+
+/// How many evaluations a page of the list has, and how many pages there are at most.
+const PAGE: usize = 20;
+const PAGES_MAX: usize = 1000;
+
+fn number(id: &str) -> Result<EvaluationId> {
+    id.parse().map_err(|_| HttpError::no_evaluation(id))
+}
+
+/// An evaluation with the numbers of at most `left` of its builds, which are subtracted from `left`.
+fn read(
+    s: &Snapshot,
+    id: EvaluationId,
+    specification: &Specification,
+    left: &mut u32,
+) -> rusqlite::Result<Option<HydraEvaluationJson>> {
+    let Some(evaluation) = store::evaluation(s, id)? else { return Ok(None) };
+    let builds = store::build_ids(s, id, *left)?;
+    *left -= u32::try_from(builds.len()).unwrap_or(*left);
+    let checkouts = store::checkouts(s, id)?;
+    Ok(Some(HydraEvaluationJson::new(evaluation, specification, checkouts, builds)))
+}
+
+/// One evaluation.
+///
+/// # Errors
+/// 404: there is no such evaluation.
+pub(crate) async fn evaluation(context: &Context, id: &str) -> Result<Response> {
+    let number = number(id)?;
+    let found = context
+        .read(move |s| {
+            let Some(evaluation) = store::evaluation(s, number)? else { return Ok(None) };
+            let of = store::specification_by_id(s, evaluation.specification_id)?;
+            let Some(of) = of else { return Ok(None) };
+            let mut left = NUMBERS_MAX;
+            read(s, number, &of.specification, &mut left)
+        })
+        .await?;
+    let found = found.ok_or_else(|| HttpError::no_evaluation(id))?;
+    Ok(json(StatusCode::OK, &found))
+}
+
+/// The builds of an evaluation's jobs, by the names of the jobs. `after` and `build` name the job behind which the list
+/// begins, and its build.
+///
+/// # Errors
+/// 404: there is no such evaluation. 400: `build` is no number.
+pub(super) async fn builds(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+    query: Query,
+) -> Result<Response> {
+    let evaluation = number(&id)?;
+    let build: Option<BuildId> = query.parsed("build")?;
+    let build = build.unwrap_or(BuildId::new(i64::MAX));
+    let after = query.get("after").map(|job| (job, build));
+    let filter = JobFilter { after, ..JobFilter::default() };
+    let found = context
+        .read(move |s| {
+            if store::evaluation(s, evaluation)?.is_none() {
+                return Ok(None);
+            }
+            let page = store::job_page(s, evaluation, &filter, BUILDS_MAX)?;
+            let builds = page.jobs.into_iter().map(|found| found.build).collect();
+            whole_builds_json(s, builds).map(Some)
+        })
+        .await?;
+    let found = found.ok_or_else(|| HttpError::no_evaluation(&id))?;
+    Ok(json(StatusCode::OK, &found))
+}
+
+/// A page of a specification's evaluations, newest first.
+#[derive(Debug, Serialize)]
+struct Page {
+    first: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+    last: String,
+    evals: Vec<HydraEvaluationJson>,
+}
+
+/// A specification's evaluations, newest first, by pages that Hydra's clients count.
+///
+/// # Errors
+/// 404: there is no such specification in the project. 400: `page` is no number from 1 on.
+pub(super) async fn list(
+    State(context): State<Context>,
+    Path(named): Path<Named>,
+    query: Query,
+) -> Result<Response> {
+    let page: usize = query.parsed("page")?.unwrap_or(1);
+    if !(1..=PAGES_MAX).contains(&page) {
+        return Err(HttpError::BadRequest(format!("'page' is a number from 1 to {PAGES_MAX}")));
+    }
+    let found = named.read(&context, move |s, state, _| {
+        // Only the numbers are read of the evaluations on other pages.
+        let most = u32::try_from(PAGE * PAGES_MAX).unwrap_or(u32::MAX);
+        let ids = store::evaluation_ids(s, state.id, most)?;
+        let last = ids.len().div_ceil(PAGE).max(1);
+        let mut left = NUMBERS_MAX;
+        let here = ids.chunks(PAGE).nth(page - 1).unwrap_or_default();
+        let evals = here
+            .iter()
+            .filter_map(|id| read(s, *id, &state.specification, &mut left).transpose())
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let link = |page: usize| format!("?page={page}");
+        Ok(Page {
+            first: link(1),
+            previous: (page > 1).then(|| link((page - 1).min(last))),
+            next: (page < last).then(|| link(page + 1)),
+            last: link(last),
+            evals,
+        })
+    });
+    Ok(json(StatusCode::OK, &found.await?))
+}
+
+/// Redirects to the latest evaluation whose builds have all ended, or to what the rest of the path names of it.
+///
+/// # Errors
+/// 404: there is no such specification in the project, or no such evaluation.
+pub(super) async fn latest(
+    State(context): State<Context>,
+    Path(named): Path<Named>,
+    uri: Uri,
+) -> Result<Response> {
+    let read = named.read(&context, |s, state, _| store::latest_finished_evaluation(s, state.id));
+    let id = read.await?.ok_or_else(|| HttpError::not_found("No evaluation found."))?;
+    Ok(redirect(&format!("/eval/{id}{}", tail(uri.path(), 4))))
+}

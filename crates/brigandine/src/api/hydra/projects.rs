@@ -1,0 +1,54 @@
+//! `/`, `/project/P` and `/jobset/P/J`.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+
+use super::Named;
+use crate::context::Context;
+use crate::http::{HttpError, Path, Result, accepts_html, json, redirect};
+use crate::store;
+use crate::wire::{HydraJobsetJson, ProjectJson};
+
+/// All projects, by name.
+pub(crate) async fn projects(context: &Context) -> Result<Response> {
+    let found = context.read_few(|s| Ok(ProjectJson::all(&store::specifications(s)?))).await?;
+    Ok(json(StatusCode::OK, &found))
+}
+
+/// One project.
+///
+/// # Errors
+/// 404: no specification belongs to it.
+pub(super) async fn one(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+) -> Result<Response> {
+    let wanted = name.clone();
+    let found = context
+        .read_few(move |s| {
+            let mut all = store::specifications(s)?;
+            all.retain(|state| state.specification.project == wanted);
+            Ok(ProjectJson::all(&all))
+        })
+        .await?;
+    let project = found.first().ok_or_else(|| HttpError::no_project(&name))?;
+    Ok(json(StatusCode::OK, project))
+}
+
+/// One specification with its state. A browser is sent to the page of the specification.
+///
+/// # Errors
+/// 404: there is no such specification in the project.
+pub(super) async fn jobset(
+    State(context): State<Context>,
+    Path(named): Path<Named>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    if accepts_html(&headers) {
+        let name = named.read(&context, |_, state, _| Ok(state.specification.name)).await?;
+        return Ok(redirect(&format!("/jobset/{name}")));
+    }
+    let found = named.read(&context, |s, state, _| HydraJobsetJson::read(s, &state)).await?;
+    Ok(json(StatusCode::OK, &found))
+}

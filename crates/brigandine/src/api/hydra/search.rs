@@ -1,0 +1,76 @@
+//! `/search?query=`: projects and specifications by name, builds by output and derivation.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::http::{HttpError, Query, Result, json};
+use crate::model::{Build, SpecificationState};
+use crate::store::{self, Snapshot};
+use crate::wire::{BuildJson, HydraJobsetJson, ProjectJson, whole_builds_json};
+
+/// The most results of each kind, as in Hydra.
+const RESULTS_MAX: u32 = 500;
+
+#[derive(Debug, Serialize)]
+struct Results {
+    projects: Vec<ProjectJson>,
+    jobsets: Vec<HydraJobsetJson>,
+    /// The builds that have an output at this path.
+    builds: Vec<BuildJson>,
+    /// The build of this derivation.
+    buildsdrv: Vec<BuildJson>,
+}
+
+/// What the text of `query` finds.
+///
+/// # Errors
+/// 400: there is no text.
+pub(super) async fn search(State(context): State<Context>, query: Query) -> Result<Response> {
+    let text = query.get("query").unwrap_or_default().trim().to_owned();
+    if text.is_empty() {
+        return Err(HttpError::BadRequest("Query is empty.".to_owned()));
+    }
+    let found = context.read(move |s| read(s, &text)).await?;
+    Ok(json(StatusCode::OK, &found))
+}
+
+fn read(s: &Snapshot, text: &str) -> rusqlite::Result<Results> {
+    let wanted = text.to_lowercase();
+    let has = |name: &str| name.to_lowercase().contains(&wanted);
+    let all = store::specifications(s)?;
+    let jobset = |state: &&SpecificationState| {
+        has(&state.specification.name) || has(&state.specification.description)
+    };
+    let mut projects = ProjectJson::all(&all);
+    projects.retain(|project| has(project.name()));
+    projects.truncate(RESULTS_MAX as usize);
+    let jobsets = all.iter().filter(jobset).take(RESULTS_MAX as usize);
+    Ok(Results {
+        projects,
+        jobsets: jobsets
+            .map(|state| HydraJobsetJson::read(s, state))
+            .collect::<rusqlite::Result<_>>()?,
+        builds: whole_builds_json(s, of_output(s, text)?)?,
+        buildsdrv: whole_builds_json(s, of_derivation(s, text)?)?,
+    })
+}
+
+/// The builds with an output at a path, which may be relative to the state directory.
+fn of_output(s: &Snapshot, path: &str) -> rusqlite::Result<Vec<Build>> {
+    match path.rfind("outputs/") {
+        Some(at) => store::builds_of_output(s, &path[at..], RESULTS_MAX),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The build of a derivation, which is named by its path or by the last part of the path.
+fn of_derivation(s: &Snapshot, path: &str) -> rusqlite::Result<Vec<Build>> {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    if !name.ends_with(".drv") {
+        return Ok(Vec::new());
+    }
+    Ok(store::build_named(s, name)?.into_iter().collect())
+}
