@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use crate::output::say;
-use crate::site::UPDATES;
+
+/// The status updates per second under which pages are measured.
+pub(crate) const UPDATES: u64 = 2000;
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Row {

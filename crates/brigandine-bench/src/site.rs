@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::cli::Site;
 use crate::client::{Connection, request};
-use crate::figures::{Figures, Row};
+use crate::figures::{Figures, Row, UPDATES};
 use crate::output::{Failure, failed, print_json};
 use crate::process::{Server, program};
 use crate::samples::Samples;
@@ -18,8 +18,6 @@ use crate::statistics::{median, milliseconds, percentile, sorted};
 use brigandine::model;
 use brigandine::{StateDir, store};
 
-/// The status updates per second under which pages are measured.
-pub(crate) const UPDATES: u64 = 2000;
 /// The most requests that `survey` sends, to count the entries of their answers. Each route is surveyed twice: before
 /// and after it is measured.
 const SURVEYED: usize = 32;

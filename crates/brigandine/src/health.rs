@@ -115,11 +115,20 @@ struct Shared {
     disks: Mutex<Vec<Disk>>,
     /// The number of running builds and evaluations.
     running: AtomicUsize,
-    empty_write: Mutex<writes::EmptyWrite>,
+    empty_write: Mutex<EmptyWrite>,
     stop: watch::Sender<bool>,
     events: broadcast::Sender<Event>,
     /// The thread that looks. It is woken when something starts to run. Set once.
     watcher: Mutex<Option<std::thread::Thread>>,
+}
+
+/// The last empty write.
+#[derive(Debug, Default)]
+struct EmptyWrite {
+    /// Since when the database has not accepted an empty write; `None`: it accepted the last one.
+    since: Option<Instant>,
+    /// The error of the last attempt; `None`: it runs, or it succeeded.
+    error: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

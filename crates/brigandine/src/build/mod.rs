@@ -5,6 +5,7 @@ mod builder;
 mod dispatch;
 mod end;
 mod executors;
+mod refusals;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;

@@ -25,12 +25,12 @@ mod refused;
 use super::builder::{Builder, BuilderSettings, Stop};
 use super::dispatch::{BuildJob, DispatchEvent, Dispatcher, Lost, Outcome, Progress};
 use super::end::{End, Running};
+use super::refusals::{Refused, Unstartable};
 use super::state::{Happening, State};
 use crate::health::{self, Health};
 use crate::log::Logs;
 use crate::model::{self, BuildId, BuildLogFile, BuildStatus, Changed, Definition, Event, LogName};
 use crate::store::{self, Claim, Claimed, Database, DatabaseError, Finish};
-use refused::{Refused, Unstartable};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -173,7 +173,7 @@ impl<D: Dispatcher> Loop<D> {
                 () = self.health.room(), if !has_room => {}
                 _ = stop.changed() => {}
                 () = until(self.resting.values().min().copied()) => {}
-                () = until(self.refused.iter().map(Refused::due).min()) => {}
+                () = until(self.refused.iter().map(|refused| refused.due).min()) => {}
             }
         }
     }
@@ -312,7 +312,7 @@ impl<D: Dispatcher> Loop<D> {
         let ends: Arc<[End]> = self.ends.as_slice().into();
         let (systems, worker) = (self.settings.systems.clone(), self.settings.worker.clone());
         let stored = Arc::clone(&ends);
-        let resting = self.resting.keys().chain(self.unstartable.given_up());
+        let resting = self.resting.keys().chain(&self.unstartable.given_up);
         let resting: Vec<BuildId> = resting.copied().collect();
         // The announcement is dropped when each claimed build has its log (BUILD5).
         let coming = self.logs.announce();

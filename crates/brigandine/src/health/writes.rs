@@ -5,7 +5,7 @@
 //! An empty write does not need room on the disk. So its success does not end the failure of another write, and the
 //! watch over the disks says whether they are full.
 
-use super::{Health, LOOK, lock, passes};
+use super::{EmptyWrite, Health, LOOK, lock, passes};
 use crate::store::{Database, DatabaseError, Transaction};
 use std::time::{Duration, Instant};
 
@@ -13,15 +13,6 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_secs(1);
 /// If an empty write takes longer, the database counts as not writable until the write has ended.
 const LATE: Duration = Duration::from_secs(3);
-
-/// The last empty write.
-#[derive(Debug, Default)]
-pub(super) struct EmptyWrite {
-    /// Since when the database has not accepted an empty write; `None`: it accepted the last one.
-    since: Option<Instant>,
-    /// The error of the last attempt; `None`: it runs, or it succeeded.
-    error: Option<String>,
-}
 
 impl Health {
     /// Makes an empty write each second, until the server stops.

@@ -2,10 +2,8 @@
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Serialize;
-
-use super::error::HttpError;
 
 /// What pages may load: the style, script and images of this server, and nothing from elsewhere.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
@@ -28,18 +26,28 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
         // Only a map whose keys are not text fails, and no answer has such a map.
         Err(error) => {
             tracing::error!(%error, "an answer cannot be written as JSON");
-            answer(StatusCode::INTERNAL_SERVER_ERROR, "application/json", r#"{"error":"internal"}"#)
+            internal_error()
         }
     }
+}
+
+fn internal_error() -> Response {
+    answer(StatusCode::INTERNAL_SERVER_ERROR, "application/json", r#"{"error":"internal"}"#)
 }
 
 /// Sends the client to another address of this server.
 pub(crate) fn redirect(location: &str) -> Response {
     let Ok(location) = HeaderValue::from_str(location) else {
-        return HttpError::Internal.into_response();
+        return internal_error();
     };
     let mut response = answer(StatusCode::FOUND, "text/plain; charset=utf-8", Body::empty());
     response.headers_mut().insert(header::LOCATION, location);
+    response
+}
+
+/// Tells caches not to keep an answer that is true only now.
+pub(crate) fn not_kept(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 

@@ -11,7 +11,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::answer::answer;
-use super::negotiate::digest;
+use super::range::digest;
 
 /// A way to compress the body of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

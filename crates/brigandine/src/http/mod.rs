@@ -24,14 +24,14 @@ mod token;
 mod turns;
 
 pub(crate) use accept::{accepts_html, varied, wants_json};
-pub(crate) use answer::{html, json, redirect, text};
+pub(crate) use answer::{html, json, not_kept, redirect, text};
 pub(crate) use coding::Fixed;
 pub(crate) use download::file;
 pub(crate) use error::{HttpError, Result, wrong_method};
 pub(crate) use meters::{HttpMeters, note_route};
-pub(crate) use negotiate::{Compressors, negotiate, weak_tag};
+pub(crate) use negotiate::{Compressors, negotiate};
 pub(crate) use query::{Path, Query};
-pub(crate) use range::{Wanted, describe, tag, wanted};
+pub(crate) use range::{Wanted, describe, tag, wanted, weak_tag};
 pub(crate) use server::{Routes, closed, serve};
 pub(crate) use stream::{Sender, stream};
 pub use token::Token;

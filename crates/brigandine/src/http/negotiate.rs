@@ -10,8 +10,6 @@
 //!   counted (`clients.rs`).
 //! - NEGO3: tags are weak. All codings of a body share one, which is a digest of the body before compression.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::Hasher;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -25,7 +23,7 @@ use tokio::sync::Semaphore;
 
 use super::coding::Coding;
 use super::error::HttpError;
-use super::range::has;
+use super::range::{digest, has};
 use super::stream::Streaming;
 
 /// Bodies with fewer bytes are not compressed: they fit into one packet with the head.
@@ -125,19 +123,6 @@ fn vary_by_coding(headers: &mut HeaderMap) {
     let vary = vary.and_then(|vary| HeaderValue::from_str(&vary).ok());
     let alone = HeaderValue::from_static("accept-encoding");
     headers.insert(header::VARY, vary.unwrap_or(alone));
-}
-
-/// The weak tag of a body (NEGO3).
-pub(super) fn digest(body: &[u8]) -> HeaderValue {
-    let mut digest = DefaultHasher::new();
-    digest.write(body);
-    weak_tag(digest.finish())
-}
-
-/// A weak tag with this number.
-pub(crate) fn weak_tag(number: u64) -> HeaderValue {
-    HeaderValue::from_str(&format!("W/\"{number:016x}\""))
-        .unwrap_or_else(|_| HeaderValue::from_static("W/\"\""))
 }
 
 /// The answer to a client that has what an answer with `headers` would bring.

@@ -1,5 +1,7 @@
 //! Range and conditional requests for a representation of known length (RFC 9110, 13 and 14).
 
+use std::collections::hash_map::DefaultHasher;
+use std::hash::Hasher;
 use std::ops::Range;
 
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -79,6 +81,19 @@ pub(crate) fn describe(response: &mut Response, wanted: &Wanted, bytes: u64, tag
         }
     };
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+}
+
+/// The weak tag of a body (NEGO3).
+pub(super) fn digest(body: &[u8]) -> HeaderValue {
+    let mut digest = DefaultHasher::new();
+    digest.write(body);
+    weak_tag(digest.finish())
+}
+
+/// A weak tag with this number.
+pub(crate) fn weak_tag(number: u64) -> HeaderValue {
+    HeaderValue::from_str(&format!("W/\"{number:016x}\""))
+        .unwrap_or_else(|_| HeaderValue::from_static("W/\"\""))
 }
 
 /// The strong entity tag of a representation with this digest.

@@ -4,8 +4,7 @@
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::not_kept;
-use crate::http::text;
+use crate::http::{not_kept, text};
 
 /// Always 200.
 pub(super) async fn answer() -> Response {

@@ -17,7 +17,6 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use tokio::time::{Instant, timeout_at};
 
-use super::not_kept;
 use crate::context::Context;
 use crate::http;
 use crate::measure::{Kind, Text};
@@ -68,7 +67,7 @@ pub(super) async fn answer(State(context): State<Context>) -> Response {
     let mut response = http::text(StatusCode::OK, text.end());
     let kind = HeaderValue::from_static(Text::CONTENT_TYPE);
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    not_kept(response)
+    http::not_kept(response)
 }
 
 /// `None`: an earlier request still waits for the file system.

@@ -14,8 +14,7 @@ mod tests;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::Response;
+use axum::http::HeaderMap;
 use axum::routing::get;
 
 use crate::context::Context;
@@ -43,10 +42,4 @@ pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
         .route(HEALTHZ, get(alive::answer))
         .route(READYZ, get(async move |headers: HeaderMap| ready::waiting(&why, &headers)))
         .route(ROBOTS, get(robots::answer))
-}
-
-/// Tells caches not to keep an answer that is true only now.
-fn not_kept(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }

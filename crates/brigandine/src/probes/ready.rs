@@ -7,9 +7,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Serialize;
 
-use super::not_kept;
 use crate::context::Context;
-use crate::http::{json, text};
+use crate::http::{json, not_kept, text};
 
 /// The answer as JSON.
 #[derive(Debug, Serialize)]

@@ -5,7 +5,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde::Serialize;
 
-use super::{BUILDS_MAX, NUMBERS_MAX, Named, tail};
+use super::named::{BUILDS_MAX, NUMBERS_MAX, Named, tail};
 use crate::context::Context;
 use crate::http::{HttpError, Path, Query, Result, json, redirect};
 use crate::model::{BuildId, EvaluationId, Specification};

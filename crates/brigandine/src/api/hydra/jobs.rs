@@ -8,7 +8,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde_json::json as object;
 
-use super::{BUILDS_MAX, Named, tail};
+use super::named::{BUILDS_MAX, Named, tail};
 use crate::context::Context;
 use crate::http::{HttpError, Path, Result, json, redirect};
 use crate::model::BuildStatus;

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
-use super::Named;
+use super::named::Named;
 use crate::context::Context;
 use crate::http::{HttpError, Path, Result, accepts_html, json, redirect};
 use crate::store;

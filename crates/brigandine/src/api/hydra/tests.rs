@@ -1,6 +1,6 @@
 //! Compares the routes of Hydra with golden files, and asks as its clients do.
 
-use super::tail;
+use super::named::tail;
 use crate::api::tests::{JSON, check_with};
 use crate::site::harness::served;
 

@@ -16,49 +16,15 @@
 use super::{Loop, RETRY, is_last};
 use crate::build::dispatch::Dispatcher;
 use crate::build::end::End;
+use crate::build::refusals::Refused;
 use crate::build::state::LOSSES_MAX;
 use crate::health;
 use crate::model::{self, BuildId, BuildLogFile, Timestamp};
 use crate::store::{self, Abandoned, DatabaseError};
-use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 /// After this many refusals the end of a build is given up.
 const TRIES: u32 = 3;
-
-/// An end that could not be written by itself.
-///
-/// The number of these is bounded: an end that the database refuses is given up after [`TRIES`] pauses of [`RETRY`],
-/// and the room of the others stays taken.
-#[derive(Debug)]
-pub(super) struct Refused {
-    end: End,
-    /// How many times the database has refused it.
-    times: u32,
-    due: Instant,
-}
-
-impl Refused {
-    pub(super) fn due(&self) -> Instant {
-        self.due
-    }
-}
-
-/// Builds that the database refuses to start. Bounded by the number of such builds.
-#[derive(Debug, Default)]
-pub(super) struct Unstartable {
-    /// How many times a start was refused.
-    times: HashMap<BuildId, i64>,
-    /// Builds that are not tried again, because the database refuses to let them fail as well.
-    given_up: HashSet<BuildId>,
-}
-
-impl Unstartable {
-    /// The builds that must not be claimed any more.
-    pub(super) fn given_up(&self) -> impl Iterator<Item = &BuildId> {
-        self.given_up.iter()
-    }
-}
 
 impl<D: Dispatcher> Loop<D> {
     /// How many builds the next write may claim. The write stores all received ends first, so their room is free

@@ -6,10 +6,9 @@
 //! little. A database with an unknown table or column is refused, and the error names it: ignoring it silently might
 //! lose data.
 
-use super::outcome::LeftOut;
 use super::source::{
-    CuirassBuild, CuirassError, CuirassEvaluation, CuirassInput, CuirassSpecification, Result,
-    Source,
+    CuirassBuild, CuirassError, CuirassEvaluation, CuirassInput, CuirassSpecification, LeftOut,
+    Result, Source,
 };
 use super::unplaced;
 use crate::model::{BuildStatus, Weather};

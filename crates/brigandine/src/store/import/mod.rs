@@ -20,9 +20,9 @@ mod source;
 mod tests;
 mod unplaced;
 
-pub use outcome::{ImportError, Imported, LeftOut, Step};
+pub use outcome::{ImportError, Imported, Step};
 pub use sample::mix;
-pub use source::CuirassError;
+pub use source::{CuirassError, LeftOut};
 
 use super::query::Query;
 use super::schema;

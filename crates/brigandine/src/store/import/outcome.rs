@@ -1,6 +1,6 @@
 //! How far an import is, what it imported, and why it failed.
 
-use super::source::CuirassError;
+use super::source::{CuirassError, LeftOut};
 use crate::store::schema::SchemaError;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -59,17 +59,4 @@ pub struct Imported {
     pub resumed_at: i64,
     /// What was not imported, because this server has no place for it.
     pub left_out: Vec<LeftOut>,
-}
-
-/// Something of the source that was not imported.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LeftOut {
-    /// The table.
-    pub table: &'static str,
-    /// The column; `None`: whole rows were not imported.
-    pub column: Option<&'static str>,
-    /// The number of rows in which there is something.
-    pub rows: i64,
-    /// What it says, for people.
-    pub what: &'static str,
 }

@@ -1,9 +1,8 @@
 //! A source with any number of sample builds: four specifications, evaluations of two thousand jobs, names and store
 //! paths of usual lengths. The same number always gives the same builds.
 
-use super::outcome::LeftOut;
 use super::source::{
-    CuirassBuild, CuirassEvaluation, CuirassInput, CuirassSpecification, Result, Source,
+    CuirassBuild, CuirassEvaluation, CuirassInput, CuirassSpecification, LeftOut, Result, Source,
 };
 use crate::model::{BuildStatus, Weather};
 use crate::store::derivations::derivation_key;

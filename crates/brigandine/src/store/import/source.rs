@@ -1,7 +1,7 @@
 //! The interface of an import's sources, and their rows as plain values.
 
-use super::outcome::LeftOut;
 use crate::model::{BuildStatus, Weather};
+use serde::Serialize;
 
 /// Why a source cannot be imported.
 #[derive(Debug)]
@@ -96,6 +96,19 @@ pub(super) struct CuirassBuild {
     pub(super) max_silent_s: i64,
     pub(super) has_log: bool,
     pub(super) outputs: Vec<(String, String)>,
+}
+
+/// Something of the source that was not imported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// The table.
+    pub table: &'static str,
+    /// The column; `None`: whole rows were not imported.
+    pub column: Option<&'static str>,
+    /// The number of rows in which there is something.
+    pub rows: i64,
+    /// What it says, for people.
+    pub what: &'static str,
 }
 
 /// A source of an import.

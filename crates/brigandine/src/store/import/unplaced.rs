@@ -1,7 +1,6 @@
 //! What a database of Cuirass has and this server has no place for. It is counted, so that nothing is lost silently.
 
-use super::outcome::LeftOut;
-use super::source::Result;
+use super::source::{LeftOut, Result};
 use rusqlite::Connection;
 
 /// The table, the column (empty: the whole row), the rows in which there is something, and what it says.

@@ -1,0 +1,63 @@
+//! What the paths of Hydra name: a jobset or a job by its project and its own name, and the part of a path behind that.
+
+use serde::Deserialize;
+
+use crate::context::Context;
+use crate::http::{HttpError, Result};
+use crate::model::SpecificationState;
+use crate::store::{self, Snapshot};
+
+/// The most builds of an answer that has their numbers.
+pub(super) const NUMBERS_MAX: u32 = 100_000;
+
+/// The most builds of an answer that has them whole.
+pub(super) const BUILDS_MAX: u32 = 10_000;
+
+/// The variable parts of the path of a jobset or of one of its jobs.
+#[derive(Debug, Deserialize)]
+pub(super) struct Named {
+    pub(super) project: String,
+    pub(super) jobset: String,
+    #[serde(default)]
+    pub(super) job: String,
+    #[serde(default)]
+    pub(super) system: Option<String>,
+}
+
+impl Named {
+    /// The specification with this name in this project.
+    pub(super) fn find(&self, s: &Snapshot) -> rusqlite::Result<Option<SpecificationState>> {
+        let found = store::specification(s, &self.jobset)?;
+        Ok(found.filter(|state| state.specification.project == self.project))
+    }
+
+    /// There is no such jobset.
+    pub(super) fn missing(&self) -> HttpError {
+        HttpError::no_jobset(&self.jobset)
+    }
+
+    /// Reads about the specification.
+    ///
+    /// # Errors
+    /// 404: there is no such jobset. The errors of [`Context::read`].
+    pub(super) async fn read<T: Send + 'static>(
+        self,
+        context: &Context,
+        mut read: impl FnMut(&Snapshot, SpecificationState, &Self) -> rusqlite::Result<T>
+        + Send
+        + 'static,
+    ) -> Result<T> {
+        let missing = self.missing();
+        let found = context.read(move |s| match self.find(s)? {
+            Some(state) => read(s, state, &self).map(Some),
+            None => Ok(None),
+        });
+        found.await?.ok_or(missing)
+    }
+}
+
+/// The part of a path behind its first `parts` parts, with the slash before it, as the client sent it.
+pub(super) fn tail(path: &str, parts: usize) -> &str {
+    let mut slashes = path.match_indices('/').map(|(at, _)| at).skip(parts);
+    slashes.next().map_or("", |at| &path[at..])
+}
