@@ -2,6 +2,8 @@
 CREATE TABLE specification_2 (
   id INTEGER PRIMARY KEY,
   name TEXT NOT NULL,
+  -- Before the definition, so that reading it does not read the pages of a long definition.
+  project TEXT NOT NULL GENERATED ALWAYS AS (ifnull(json_extract(definition, '$.project'), 'main')) STORED,
   definition TEXT NOT NULL,          -- JSON of model::Specification
   created_at INTEGER NOT NULL,
   removed_at INTEGER NOT NULL,       -- 0 while it is active; its builds outlive it
@@ -14,7 +16,6 @@ CREATE TABLE specification_2 (
   -- Of what the inputs were at the last look that went well; NULL before. Not always the newest: a
   -- branch may be set back.
   evaluation_id INTEGER REFERENCES evaluation (id),
-  project TEXT NOT NULL GENERATED ALWAYS AS (ifnull(json_extract(definition, '$.project'), 'main')) STORED,
   CONSTRAINT "the definition is JSON" CHECK (json_valid(definition)),
   CONSTRAINT "failures are counted if and only if there is an error"
     CHECK ((look_failures > 0) = (look_error <> ''))

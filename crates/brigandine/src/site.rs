@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::HeaderMap;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -74,7 +74,7 @@ async fn build(
         return web::build(&context, &id, &headers).await;
     }
     let mut response = api::build(&context, id).await.into_response();
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    http::vary(response.headers_mut(), &["accept"]);
     response
 }
 

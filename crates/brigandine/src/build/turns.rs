@@ -345,6 +345,7 @@ impl<D: Dispatcher> Loop<D> {
                 // If the database refuses every start, the fault is perhaps not that of the builds.
                 let goes_on = !claimed.is_empty() || unstartable.len() < store::REFUSED_MAX;
                 for claimed in claimed {
+                    self.unstartable.times.remove(&claimed.changed.id);
                     self.dispatch(&claimed, now);
                 }
                 self.note_unstartable(unstartable, now);
@@ -379,6 +380,7 @@ impl<D: Dispatcher> Loop<D> {
     /// Forgets a build whose end is committed, and reports the end.
     fn settle(&mut self, end: &End, changed: &[Changed]) {
         let (id, attempt) = end.key();
+        self.unstartable.times.remove(&id);
         let ended = self.forget((id, attempt));
         let name = LogName::Build(id, attempt);
         if changed.is_empty() {

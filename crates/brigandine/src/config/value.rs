@@ -99,7 +99,7 @@ pub(super) fn check_not_reserved(name: &str) -> Result<(), Refusal> {
     if !RESERVED_NAMES.contains(&name) {
         return Ok(());
     }
-    let help = "`/jobset/PROJECT/grid` and `/jobset/PROJECT/badge.svg` are addresses of their own";
+    let help = "`/jobset/NAME/grid` and `/jobset/NAME/badge.svg` are kept for pages of their own";
     refuse(format!("\"{name}\" cannot be the name of a specification"), help)
 }
 

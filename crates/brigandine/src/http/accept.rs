@@ -16,13 +16,27 @@ pub(crate) fn wants_json(headers: &HeaderMap) -> bool {
 }
 
 fn names(headers: &HeaderMap, name: HeaderName, kind: &str) -> bool {
-    let value = headers.get(name).and_then(|value| value.to_str().ok());
-    value.is_some_and(|value| value.contains(kind))
+    let lines = headers.get_all(name).iter();
+    lines.filter_map(|line| line.to_str().ok()).any(|line| line.contains(kind))
 }
 
 /// Tells caches that the answer depends on the headers that [`wants_json`] and [`accepts_html`] read.
 pub(crate) fn varied(mut response: Response) -> Response {
-    let names = HeaderValue::from_static("accept, content-type");
-    response.headers_mut().insert(header::VARY, names);
+    vary(response.headers_mut(), &["accept", "content-type"]);
     response
+}
+
+/// Tells caches that an answer also depends on these headers of its request, named in lower case.
+pub(crate) fn vary(headers: &mut HeaderMap, names: &[&str]) {
+    let before = headers.get_all(header::VARY).iter().filter_map(|line| line.to_str().ok());
+    let before = before.flat_map(|line| line.split(','));
+    let mut all: Vec<String> = before.map(|name| name.trim().to_ascii_lowercase()).collect();
+    for name in names {
+        if !all.iter().any(|known| known == name) {
+            all.push((*name).to_owned());
+        }
+    }
+    if let Ok(value) = HeaderValue::from_str(&all.join(", ")) {
+        headers.insert(header::VARY, value);
+    }
 }

@@ -23,7 +23,7 @@ mod stream;
 mod token;
 mod turns;
 
-pub(crate) use accept::{accepts_html, varied, wants_json};
+pub(crate) use accept::{accepts_html, varied, vary, wants_json};
 pub(crate) use answer::{html, json, not_kept, redirect, text};
 pub(crate) use coding::Fixed;
 pub(crate) use download::file;

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 
+use super::accept::vary;
 use super::coding::Coding;
 use super::error::HttpError;
 use super::range::{digest, has};
@@ -87,12 +88,12 @@ pub(crate) async fn negotiate(
     let coded = parts.headers.contains_key(header::CONTENT_ENCODING);
     let compressible = !coded && body.len() >= BYTES_MIN && is_compressible(&parts.headers);
     if coded || compressible {
-        vary_by_coding(&mut parts.headers);
+        vary(&mut parts.headers, &["accept-encoding"]);
     }
+    // Errors too: a cache may otherwise keep a 404 until after the build exists (RFC 9110, 15.1).
+    parts.headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
     if parts.status == StatusCode::OK {
         let tag = parts.headers.entry(header::ETAG).or_insert_with(|| digest(&body)).clone();
-        let revalidate = HeaderValue::from_static("no-cache");
-        parts.headers.entry(header::CACHE_CONTROL).or_insert(revalidate);
         if has(&asked, &tag) {
             let mut response = not_modified(&parts.headers);
             *response.extensions_mut() = parts.extensions;
@@ -114,15 +115,6 @@ pub(crate) async fn negotiate(
 fn is_compressible(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     kind.is_some_and(|kind| KINDS.iter().any(|compressed| kind.starts_with(compressed)))
-}
-
-/// Adds `accept-encoding` to what the answer depends on.
-fn vary_by_coding(headers: &mut HeaderMap) {
-    let before = headers.get(header::VARY).and_then(|vary| vary.to_str().ok());
-    let vary = before.map(|before| format!("{before}, accept-encoding"));
-    let vary = vary.and_then(|vary| HeaderValue::from_str(&vary).ok());
-    let alone = HeaderValue::from_static("accept-encoding");
-    headers.insert(header::VARY, vary.unwrap_or(alone));
 }
 
 /// The answer to a client that has what an answer with `headers` would bring.

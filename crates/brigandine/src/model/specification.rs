@@ -50,8 +50,8 @@ fn is_main_project(project: &str) -> bool {
     project == MAIN_PROJECT
 }
 
-/// Names that no specification may have: addresses below `/jobset/NAME/` mean something else by them, and
-/// `/jobset/PROJECT/NAME` would name the same.
+/// Names that no specification may have: `/jobset/NAME/grid` is kept for a page about the specification `NAME`, and
+/// `/jobset/PROJECT/grid` would be the address of a specification `grid`.
 pub const RESERVED_NAMES: [&str; 2] = ["badge.svg", "grid"];
 
 /// Which evaluations are kept, with their builds, build logs and outputs. An evaluation is kept if one of the rules

@@ -3,12 +3,12 @@
 use std::sync::{Mutex, PoisonError};
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::http::{json, not_kept, text};
+use crate::http::{json, not_kept, text, varied, wants_json};
 
 /// The answer as JSON.
 #[derive(Debug, Serialize)]
@@ -46,7 +46,7 @@ fn say(readiness: &Readiness, headers: &HeaderMap) -> Response {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let mut response = if wants_json(headers) {
+    let response = if wants_json(headers) {
         json(status, readiness)
     } else {
         let first = if readiness.ready { "ready" } else { "not ready" };
@@ -55,12 +55,5 @@ fn say(readiness: &Readiness, headers: &HeaderMap) -> Response {
         let lines = lines.chain(notice);
         text(status, lines.map(|line| format!("{line}\n")).collect::<String>())
     };
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
-    not_kept(response)
-}
-
-/// Whether a request accepts JSON by name.
-fn wants_json(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    accept.is_some_and(|accept| accept.contains("application/json"))
+    not_kept(varied(response))
 }

@@ -13,14 +13,21 @@ pub(super) const RULES: &str = "\
 User-agent: *
 Disallow: /*?
 Disallow: /api/
+Disallow: /build/*/constituents
+Disallow: /build/*/download
 Disallow: /build/*/log
 Disallow: /download/
+Disallow: /eval/*/builds
 Disallow: /eval/*/log
 Disallow: /healthz
+Disallow: /job/
+Disallow: /jobset/*/
 Disallow: /jobsets
 Disallow: /live
 Disallow: /metrics
+Disallow: /project/
 Disallow: /readyz
+Disallow: /search
 Disallow: /specifications
 ";
 

@@ -15,7 +15,7 @@ const JSON: &str = "accept: application/json\r\n";
 async fn readiness(served: &Served) -> (u16, serde_json::Value) {
     let answer = served.ask("GET", "/readyz", JSON).await;
     assert_eq!(answer.header("content-type"), Some("application/json"));
-    assert_eq!(answer.header("vary"), Some("accept"));
+    assert_eq!(answer.header("vary"), Some("accept, content-type"));
     (answer.status, serde_json::from_str(&answer.body).expect("JSON"))
 }
 
@@ -163,6 +163,14 @@ async fn crawlers_are_kept_from_logs_downloads_streams_and_queries_and_from_noth
         "/jobset/hello?before=1004",
         "/metrics",
         "/jobsets",
+        "/build/7/constituents",
+        "/build/7/download/1",
+        "/build/7/download-by-type/file/x",
+        "/eval/3/builds",
+        "/job/main/hello/all/latest/download/1",
+        "/jobset/main/hello",
+        "/project/main",
+        "/search/latest/file?query=x",
     ] {
         assert!(forbids(path), "{path}");
     }

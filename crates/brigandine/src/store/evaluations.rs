@@ -8,6 +8,7 @@ use crate::model::{
 };
 use rusqlite::{Row, Rows, params};
 use std::cmp::Ordering;
+use std::cmp::Reverse;
 
 macro_rules! select {
     ($rest:literal) => {
@@ -63,11 +64,16 @@ pub(crate) fn evaluations_of_project(
     project: &str,
     limit: u32,
 ) -> rusqlite::Result<Vec<Evaluation>> {
-    s.all(
-        select!("WHERE s.project = ?1 ORDER BY e.id DESC LIMIT ?2"),
-        params![project, limit],
-        from_row,
-    )
+    let sql = "SELECT id FROM specification WHERE project = ?1";
+    let specifications: Vec<SpecificationId> = s.values(sql, [project])?;
+    let mut newest: Vec<EvaluationId> = Vec::new();
+    for specification in specifications {
+        newest.extend(evaluation_ids(s, specification, limit)?);
+        // After each specification, so that the list never has more than twice as many numbers.
+        newest.sort_unstable_by_key(|id| Reverse(*id));
+        newest.truncate(limit as usize);
+    }
+    newest.into_iter().filter_map(|id| evaluation(s, id).transpose()).collect()
 }
 
 /// The latest evaluations of a specification, newest first: only their numbers, statuses and counters.

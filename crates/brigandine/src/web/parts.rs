@@ -24,13 +24,13 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http_body_util::BodyExt;
 
-use crate::http::weak_tag;
+use crate::http::{self, weak_tag};
 
 /// The request header of a page that asks for its parts.
 const ASKED: &str = "x-brigandine-parts";
 
 /// What answers to requests for pages depend on.
-const VARY: &str = "accept, x-brigandine-parts";
+const VARY: &[&str] = &["accept", ASKED];
 
 /// The beginning of the attribute with the page's version. Pages that never change do not have it.
 const VERSION: &str = " data-version=\"";
@@ -194,7 +194,7 @@ pub(crate) async fn parts(
     let (mut head, body) = response.into_parts();
     // Pages are in memory, so this does not fail.
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    head.headers.insert(header::VARY, HeaderValue::from_static(VARY));
+    http::vary(&mut head.headers, VARY);
     let Some((page, at)) = std::str::from_utf8(&body)
         .ok()
         .and_then(|page| Some((page, page.find(VERSION)? + VERSION.len())))

@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::named::Named;
 use crate::context::Context;
-use crate::http::{HttpError, Path, Result, accepts_html, json, redirect};
+use crate::http::{HttpError, Path, Result, accepts_html, json, redirect, vary};
 use crate::store;
 use crate::wire::{HydraJobsetJson, ProjectJson};
 
@@ -45,10 +45,13 @@ pub(super) async fn jobset(
     Path(named): Path<Named>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    if accepts_html(&headers) {
+    let mut response = if accepts_html(&headers) {
         let name = named.read(&context, |_, state, _| Ok(state.specification.name)).await?;
-        return Ok(redirect(&format!("/jobset/{name}")));
-    }
-    let found = named.read(&context, |s, state, _| HydraJobsetJson::read(s, &state)).await?;
-    Ok(json(StatusCode::OK, &found))
+        redirect(&format!("/jobset/{name}"))
+    } else {
+        let found = named.read(&context, |s, state, _| HydraJobsetJson::read(s, &state)).await?;
+        json(StatusCode::OK, &found)
+    };
+    vary(response.headers_mut(), &["accept"]);
+    Ok(response)
 }

@@ -108,10 +108,14 @@ async fn a_page_is_json_for_those_who_name_it() {
             let page = served.ask("GET", path, headers).await;
             let kind = page.header("content-type");
             assert_eq!(kind, Some("text/html; charset=utf-8"), "{path} {headers}");
-            assert_eq!(page.header("vary"), Some("accept, content-type"), "{path}");
+            let vary = "accept, content-type, x-brigandine-parts, accept-encoding";
+            assert_eq!(page.header("vary"), Some(vary), "{path}");
         }
     }
+    let json = served.ask("GET", "/jobset/main/hello", JSON).await;
+    assert_eq!(json.header("vary"), Some("accept, accept-encoding"));
     let page = served.page("/jobset/main/hello").await;
+    assert_eq!(page.header("vary"), Some("accept"));
     assert_eq!((page.status, page.header("location")), (302, Some("/jobset/hello")));
     assert_eq!(served.page("/jobset/tools/hello").await.status, 404);
     served.close().await;

@@ -49,15 +49,17 @@ fn listed(
 /// be read as one list.
 ///
 /// The index of jobs begins with the specification, so the builds of a job of any specification are several lists. So
-/// are the builds of a project.
+/// are the finished builds of a project. The queue, an evaluation and a derivation have one index each for all
+/// specifications.
 pub(super) fn per_specification(
     s: &Snapshot,
     filter: &BuildFilter,
     list: List,
 ) -> rusqlite::Result<Option<Vec<BuildFilter>>> {
-    let is_job_of_any = list == List::Latest
-        && filter.job.is_some()
-        && (&filter.specification, filter.evaluation, &filter.derivation) == (&None, None, &None);
+    if list == List::Queue || filter.evaluation.is_some() || filter.derivation.is_some() {
+        return Ok(None);
+    }
+    let is_job_of_any = filter.job.is_some() && filter.specification.is_none();
     let mut names = match &filter.project {
         Some(project) => names_of_project(s, project)?,
         None if is_job_of_any => specification_names(s)?,
@@ -193,7 +195,7 @@ pub(super) fn choose(
 const COUNTS: &str = "SELECT c.status, s.name, c.system, c.builds FROM build_count AS c
      JOIN specification AS s ON s.id = c.specification_id WHERE c.builds > 0";
 
-/// The SQL text of a filter without a project, with its values. The text has conditions only for the fields that are
+/// The SQL text of a filter, with its values. The text has conditions only for the fields that are
 /// present. It names the index, so that the planner takes this index whatever the statistics say.
 pub(crate) fn shape<'f>(
     filter: &'f BuildFilter,
@@ -232,8 +234,10 @@ pub(super) fn conditions<'f>(
         List::Queue => " AND b.status = ?",
     };
     let derivation = filter.derivation.as_deref();
-    let conditions: [(&str, Option<ToSqlOutput<'f>>); 7] = [
+    let project = " AND b.specification_id IN (SELECT id FROM specification WHERE project = ?)";
+    let conditions: [(&str, Option<ToSqlOutput<'f>>); 8] = [
         (specification, filter.specification.as_deref().map(Into::into)),
+        (project, filter.project.as_deref().map(Into::into)),
         (" AND b.job = ?", filter.job.as_deref().map(Into::into)),
         (" AND b.system = ?", filter.system.as_deref().map(Into::into)),
         (" AND b.evaluation_id = ?", filter.evaluation.map(|id| id.get().into())),

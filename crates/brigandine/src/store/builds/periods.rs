@@ -6,10 +6,15 @@ use crate::store::database::Snapshot;
 use crate::store::query::Query;
 use std::collections::BTreeMap;
 
+/// The most pairs of a specification and a period that are counted for one answer.
+const COUNTED_MAX: usize = 20_000;
+
 /// The number of finished builds in each period of `seconds`, for the last `limit` periods in which builds ended, the
 /// oldest first. The filter must not name an evaluation or a derivation, whose builds are few.
 ///
-/// The builds of a period are counted in an index; the next period is found there too, so empty periods cost nothing.
+/// The builds of a period are counted in an index, or, if the filter has several fields, in the rows that one index finds.
+/// The next period is found there too, so empty periods cost nothing. If the builds of many specifications are counted,
+/// the answer has fewer periods ([`COUNTED_MAX`]).
 pub(crate) fn ended_per_period(
     s: &Snapshot,
     filter: &BuildFilter,
@@ -17,8 +22,11 @@ pub(crate) fn ended_per_period(
     limit: u32,
 ) -> rusqlite::Result<Vec<i64>> {
     let filters = per_specification(s, filter, List::Latest)?;
+    let filters = filters.unwrap_or_else(|| vec![filter.clone()]);
+    let periods_max = u32::try_from(COUNTED_MAX / filters.len().max(1)).unwrap_or(u32::MAX).max(1);
+    let limit = limit.min(periods_max);
     let mut periods: BTreeMap<Timestamp, i64> = BTreeMap::new();
-    for filter in filters.unwrap_or_else(|| vec![filter.clone()]) {
+    for filter in filters {
         let Some(by) = choose(s, &filter, List::Latest)? else { continue };
         let mut end = Timestamp::MAX;
         for _ in 0..limit {

@@ -23,7 +23,7 @@ pub(crate) struct Recovered {
 }
 
 /// Reschedules started builds, or cancels those for which a cancel was requested. Aborts started evaluations. Cancels
-/// pending builds without a definition.
+/// pending builds whose derivation is gone (there is no row in `definition`).
 pub(crate) fn recover(tx: &Transaction, now: Timestamp) -> rusqlite::Result<Recovered> {
     // `status < 0` is the condition of the index `build_queue`, so SQLite can use that index.
     let sql = "SELECT id, attempt, losses FROM build WHERE status < 0 AND status = -1";
@@ -47,13 +47,14 @@ pub(crate) fn recover(tx: &Transaction, now: Timestamp) -> rusqlite::Result<Reco
     let sql = "SELECT b.id FROM build AS b WHERE b.status < 0 AND b.backend = 0
          AND NOT EXISTS (SELECT 1 FROM definition AS d WHERE d.build_id = b.id)";
     let gone: Vec<BuildId> = tx.values(sql, [])?;
-    let found = gone.len();
+    let mut canceled = 0;
     for id in gone {
-        if let Err(error) = tx.savepoint(|tx| cancel_gone(tx, id, now)) {
-            refused.push((id, give_up(tx, id, None, error, now)?));
+        match tx.savepoint(|tx| cancel_gone(tx, id, now)) {
+            Ok(()) => canceled += 1,
+            Err(error) => refused.push((id, give_up(tx, id, None, error, now)?)),
         }
     }
-    Ok(Recovered { builds, evaluations, gone: found, refused })
+    Ok(Recovered { builds, evaluations, gone: canceled, refused })
 }
 
 fn cancel_gone(tx: &Transaction, id: BuildId, now: Timestamp) -> rusqlite::Result<()> {

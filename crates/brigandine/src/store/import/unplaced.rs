@@ -14,19 +14,20 @@ const UNPLACED: &[Unplaced] = &[
     (
         "Checkouts",
         "",
-        "evaluation NOT IN (SELECT id FROM Evaluations)",
+        "NOT EXISTS (SELECT 1 FROM Evaluations AS e WHERE e.id = Checkouts.evaluation)",
         "checkouts of evaluations that are not there",
     ),
     (
         "Inputs",
         "",
-        "specification NOT IN (SELECT name FROM Specifications)",
+        "NOT EXISTS (SELECT 1 FROM Specifications AS s WHERE s.name = Inputs.specification)",
         "inputs of specifications that are not there",
     ),
     (
         "Derivations",
         "",
-        "(derivation, evaluation) NOT IN (SELECT derivation, evaluation FROM Builds)",
+        "NOT EXISTS (SELECT 1 FROM Builds AS b WHERE b.derivation = Derivations.derivation
+         AND b.evaluation = Derivations.evaluation)",
         "jobs that were not built for their evaluation",
     ),
     ("Stamps", "", "1", "which revisions Cuirass saw last"),
