@@ -380,7 +380,6 @@ impl<D: Dispatcher> Loop<D> {
     /// Forgets a build whose end is committed, and reports the end.
     fn settle(&mut self, end: &End, changed: &[Changed]) {
         let (id, attempt) = end.key();
-        self.unstartable.times.remove(&id);
         let ended = self.forget((id, attempt));
         let name = LogName::Build(id, attempt);
         if changed.is_empty() {

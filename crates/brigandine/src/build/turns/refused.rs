@@ -148,6 +148,7 @@ impl<D: Dispatcher> Loop<D> {
     pub(super) fn note_abandoned(&mut self, abandoned: &Abandoned) {
         let Abandoned { id, attempt, ref message, .. } = *abandoned;
         if attempt.is_none() {
+            self.unstartable.times.remove(&id);
             self.resting.remove(&id);
         }
         tracing::error!(
