@@ -26,13 +26,21 @@ fn alive(text: &str) -> usize {
     lines.filter(|line| line.contains(text)).count()
 }
 
-async fn until_gone(mark: &str) {
+/// Waits until `ask` has an answer. For what the kernel does not report: the end of a process that is no child of this
+/// one, and the moment at which a process executes another program.
+async fn until<T>(ask: impl Fn() -> Option<T>) -> T {
     let began = Instant::now();
-    while alive(mark) > 0 {
-        assert!(began.elapsed() < LONG, "it lives on");
-        // The kernel does not report the end of a process that is no child of this one.
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(began.elapsed() < LONG, "it does not come");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+async fn until_gone(mark: &str) {
+    until(|| (alive(mark) == 0).then_some(())).await;
 }
 
 /// Starts a program whose output nobody reads.
@@ -194,16 +202,7 @@ async fn with_the_rights_of_root_one_process_stands_between_the_fork_server_and_
         ids.find(|id| line(*id).is_ok_and(|line| line == wanted))
     };
     // The shell has forked, but the child may not have become `sleep` yet.
-    let mut sleep = find();
-    for _ in 0..6000 {
-        if sleep.is_some() {
-            break;
-        }
-        // The kernel does not report when a process executes another program.
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        sleep = find();
-    }
-    let sleep = sleep.expect("it sleeps");
+    let sleep = until(find).await;
     let server = supervisors.fork_server().expect("one");
     let server = server.child.as_ref().expect("it runs").id();
     let mut above = vec![parent(parent(sleep))];
