@@ -8,11 +8,17 @@ use measure::{Synchronous, Workload};
 
 use crate::Result;
 use crate::bench::{self, Item};
-use crate::data::{Key, Measurement, Run, more_is_better, name};
+use crate::data::{Key, Run, more_is_better, name};
 use crate::durability::Syncs;
-use crate::experiment::{distribution, nines, seconds_axis};
-use crate::plot::{Bar, Line, bars, figure, lines};
+use crate::plot::figure;
 use crate::targets::{self, is_peer};
+
+use workloads::{columns, sorted, stem, what};
+
+pub(crate) use plots::plots;
+
+mod plots;
+mod workloads;
 
 /// Command line of `lab report`.
 #[derive(Args)]
@@ -115,119 +121,6 @@ fn plan() -> Vec<Item> {
     ]
 }
 
-/// The columns of a workload's table: figures and headings.
-fn columns(workload: Workload) -> &'static [(&'static str, &'static str)] {
-    match workload {
-        Workload::TinyWrites => &[
-            ("writes_per_s", "writes/s"),
-            ("write_p50_ms", "p50 ms"),
-            ("write_p99_ms", "p99 ms"),
-            ("write_p999_ms", "p99.9 ms"),
-            ("write_max_ms", "max ms"),
-            ("cpu_us_per_call", "CPU µs each"),
-        ],
-        Workload::PointReads => &[
-            ("reads_per_s", "reads/s"),
-            ("read_p50_ms", "p50 ms"),
-            ("read_p99_ms", "p99 ms"),
-            ("read_p999_ms", "p99.9 ms"),
-            ("read_max_ms", "max ms"),
-            ("cpu_us_per_call", "CPU µs each"),
-        ],
-        Workload::Mixed => &[
-            ("writes_per_s", "writes/s"),
-            ("write_p99_ms", "write p99 ms"),
-            ("write_max_ms", "max ms"),
-            ("reads_per_s", "reads/s"),
-            ("read_p50_ms", "read p50 ms"),
-            ("read_p99_ms", "p99 ms"),
-            ("read_max_ms", "max ms"),
-        ],
-        Workload::ReadPage => &[
-            ("pages_per_s", "pages/s"),
-            ("page_p50_ms", "page p50 ms"),
-            ("page_p99_ms", "p99 ms"),
-            ("page_max_ms", "max ms"),
-            ("writes_per_s", "writes/s"),
-            ("write_p99_ms", "write p99 ms"),
-            ("write_max_ms", "max ms"),
-        ],
-        Workload::LongScan => &[
-            ("reads_per_s", "point reads/s"),
-            ("read_p50_ms", "p50 ms"),
-            ("read_p99_ms", "p99 ms"),
-            ("read_max_ms", "max ms"),
-            ("scan_p50_ms", "one scan ms"),
-        ],
-        Workload::Fairness => &[
-            ("writes_per_s", "writes/s, all"),
-            ("polite_per_s", "7 polite together"),
-            ("least_polite_keeps", "the slowest polite keeps"),
-            ("polite_p50_ms", "polite p50 ms"),
-            ("polite_p99_ms", "p99 ms"),
-            ("polite_max_ms", "max ms"),
-            ("jain_beside_greedy", "Jain beside the greedy"),
-            ("jain_all_busy", "Jain, all with 32 in flight"),
-        ],
-        Workload::Bulk => {
-            &[("rows_per_s", "rows/s"), ("rows", "rows stored"), ("cpu_us_per_row", "CPU µs a row")]
-        }
-        Workload::Stall => &[
-            ("late_idle_ms", "ticker late, idle ms"),
-            ("late_locked_ms", "while locked ms"),
-            ("longest_write_ms", "longest write ms"),
-            ("first_after_release_ms", "first write after the release ms"),
-        ],
-        Workload::Cancel => &[
-            ("future_back_ms", "futures back ms"),
-            ("answer_ms", "next answer ms"),
-            ("cores_burning", "cores busy afterwards"),
-        ],
-    }
-}
-
-/// Describes a workload in a sentence or two.
-fn what(workload: Workload) -> &'static str {
-    match workload {
-        Workload::TinyWrites => {
-            "Every task inserts one row with a random key, waits for the answer, and goes on. The raw \
-             loop is one thread that asks nobody."
-        }
-        Workload::PointReads => {
-            "Every task reads one of a million rows by key. The raw loop is one thread at one task, \
-             two threads else. `lockkeeper-short` marks its reads `.short()`."
-        }
-        Workload::Mixed => {
-            "Eight tasks write (FULL) while the others read, over a million rows. The raw loops are \
-             one writer and one reader."
-        }
-        Workload::ReadPage => {
-            "A page of five queries (heading, latest twenty, counts of each status, a mean, the last \
-             failure) in one read transaction, while four tasks add builds and count them. A page \
-             whose counter and counts disagree would be an error. The raw loops are one thread for each side."
-        }
-        Workload::LongScan => {
-            "One task scans a million rows again and again while the others read single rows. The raw \
-             loops are one thread for each."
-        }
-        Workload::Fairness => {
-            "Eight clients write (FULL): seven with one call in flight, one with 256. *Keeps* compares \
-             the slowest polite client with the mean of eight polite ones in the same run."
-        }
-        Workload::Bulk => {
-            "A million rows with ascending keys in one transaction (FULL), or what fits into four seconds."
-        }
-        Workload::Stall => {
-            "Another process holds the write lock for a second while 64 tasks write, on a runtime of \
-             one thread. A ticker wants to wake every millisecond. `naive` calls SQLite in the task."
-        }
-        Workload::Cancel => {
-            "The futures of queries that never end are dropped after 100 ms; then the least is asked \
-             for. 1,000 ms means that no answer came in that time."
-        }
-    }
-}
-
 /// All tables of a run.
 pub(crate) fn tables(run: &Run) -> String {
     let mut text = String::new();
@@ -296,24 +189,6 @@ fn shown(name: &str, value: f64) -> String {
         "cores_burning" => format!("{value:.1}"),
         _ => figure(value),
     }
-}
-
-/// The peers' measurements, ordered by the most telling figure of the workload, the best first.
-fn sorted(run: &Run, key: Key) -> Vec<&Measurement> {
-    // For these two workloads the first column tells little, so another one is used.
-    let by = match key.0 {
-        Workload::Stall => "late_locked_ms",
-        Workload::Cancel => "answer_ms",
-        _ => columns(key.0)[0].0,
-    };
-    let mut all: Vec<_> = run.of(key).collect();
-    let rank = |m: &Measurement| match (m.value(by), more_is_better(by)) {
-        (Some(value), Some(true)) => -value,
-        (Some(value), _) => value,
-        (None, _) => f64::INFINITY,
-    };
-    all.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
-    all
 }
 
 /// The figures for which a peer's median is better than Lockkeeper's by more than both spreads: a line each, with both
@@ -510,120 +385,6 @@ fn who(peer: &str) -> &'static str {
             "the same with `journal_mode = mvcc`: writes in `BEGIN CONCURRENT`, tried again after a conflict"
         }
         _ => "",
-    }
-}
-
-fn stem((workload, synchronous, tasks): Key) -> String {
-    format!("{}-{}-{tasks}", workload.name(), synchronous.sql().to_ascii_lowercase())
-}
-
-/// Draws the plots of a run, and returns the names of their files.
-pub(crate) fn plots(run: &Run, out: &Path) -> Result<Vec<String>> {
-    std::fs::create_dir_all(out).map_err(|e| format!("cannot make {}: {e}", out.display()))?;
-    let mut files = Vec::new();
-    let mut keep = |file: String, svg: String| -> Result<()> {
-        std::fs::write(out.join(&file), svg).map_err(|e| format!("cannot write {file}: {e}"))?;
-        files.push(file);
-        Ok(())
-    };
-    for key in run.keys() {
-        let all = sorted(run, key);
-        let by_rate = match key.0 {
-            Workload::Stall => ("late_locked_ms", "worst lateness of the ticker, ms"),
-            Workload::Cancel => ("answer_ms", "ms until the next answer"),
-            Workload::LongScan => ("read_p99_ms", "p99 of the point reads, ms"),
-            Workload::Fairness => ("polite_per_s", "writes/s of the seven polite clients together"),
-            workload => columns(workload)[0],
-        };
-        let rows: Vec<Bar> = all
-            .iter()
-            .filter_map(|m| Some(Bar::new(&m.peer, m.value(by_rate.0)?, colour(&m.peer))))
-            .collect();
-        if !rows.is_empty() {
-            keep(format!("{}-rate.svg", stem(key)), bars(&name(key), by_rate.1, &rows))?;
-        }
-        for side in ["write", "read", "page", "polite"] {
-            let drawn: Vec<Line> = all
-                .iter()
-                .map(|m| (m, m.latencies(side)))
-                .filter(|(_, latencies)| latencies.count() > 0)
-                .map(|(m, latencies)| Line {
-                    name: m.peer.clone(),
-                    points: distribution(&latencies),
-                    colour: colour(&m.peer),
-                    bold: m.peer == "lockkeeper",
-                })
-                .collect();
-            let few = matches!(key.0, Workload::Stall);
-            if drawn.len() > 1 && !few {
-                let title = format!("{}: how long one {side} takes", name(key));
-                let note = "milliseconds, logarithmic; lower is better";
-                keep(
-                    format!("{}-{side}-latency.svg", stem(key)),
-                    lines(&title, note, &nines(), &drawn),
-                )?;
-            }
-        }
-        if key.0 == Workload::Stall {
-            let drawn: Vec<Line> = all
-                .iter()
-                .filter_map(|m| {
-                    let series = &m.rounds.first()?.lateness;
-                    (!series.is_empty()).then(|| Line {
-                        name: m.peer.clone(),
-                        points: series.clone(),
-                        colour: colour(&m.peer),
-                        bold: m.peer == "lockkeeper",
-                    })
-                })
-                .collect();
-            if !drawn.is_empty() {
-                let title = "Scheduler lateness while another process holds the lock";
-                let note = "milliseconds late, logarithmic; the lock is held for a second";
-                keep(
-                    format!("{}-lateness.svg", stem(key)),
-                    lines(title, note, &seconds_axis(1.3), &drawn),
-                )?;
-            }
-        }
-        if key.0 == Workload::Fairness {
-            let mut rows = Vec::new();
-            for m in &all {
-                let Some(clients) = m.rounds.first().map(|f| &f.clients) else { continue };
-                let Some((greedy, polite)) = clients.split_last() else { continue };
-                let least = polite.iter().copied().fold(f64::INFINITY, f64::min);
-                rows.push(Bar::new(format!("{}, polite", m.peer), least, colour(&m.peer)));
-                rows.push(Bar::new(format!("{}, greedy", m.peer), *greedy, 8));
-            }
-            if !rows.is_empty() {
-                let note =
-                    "writes/s of the slowest client with one call in flight, and of that with 256";
-                keep(
-                    format!("{}-clients.svg", stem(key)),
-                    bars("Fairness per client", note, &rows),
-                )?;
-            }
-        }
-    }
-    Ok(files)
-}
-
-/// The colour of a peer, which is the same in all plots. The lab's own loops are grey.
-fn colour(peer: &str) -> usize {
-    match peer {
-        "lockkeeper" => 0,
-        "lockkeeper-short" | "async-sqlite-1" => 5,
-        "mutex" => 1,
-        "tokio-rusqlite" => 2,
-        "async-sqlite" => 3,
-        "deadpool" => 4,
-        "r2d2" => 6,
-        "retry" => 7,
-        "sqlx" => 9,
-        "tinystore" => 10,
-        "turso" => 11,
-        "turso-mvcc" => 12,
-        _ => 8,
     }
 }
 
