@@ -7,12 +7,17 @@
 //! expressions and in the arguments of macros. Tests are not checked: they may use everything.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use quote::ToTokens;
-use syn::{Attribute, File, Item, UseTree};
+use syn::{File, Item, UseTree};
+
+use sources::{
+    Module, attributes, begins_a_path, files, is_colons, is_left_out, parse, src_of, test_modules,
+};
+
+mod sources;
 
 /// A room: its name, its modules by their paths from the crate's root, and the other rooms that it may use.
 struct Room {
@@ -157,9 +162,7 @@ struct Tree {
 }
 
 fn tree(crate_name: &str, rooms: &'static [Room]) -> Tree {
-    let xtask = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
-    let workspace = Path::new(&xtask).parent().expect("xtask is in the workspace");
-    Tree { src: workspace.join("crates").join(crate_name).join("src"), rooms }
+    Tree { src: src_of(crate_name), rooms }
 }
 
 fn lockkeeper() -> Tree {
@@ -170,45 +173,14 @@ fn brigandine() -> Tree {
     tree("brigandine", BRIGANDINE)
 }
 
-/// The path of a module from the crate's root, such as `["queue", "lanes"]`.
-type Module = Vec<String>;
-
 impl Tree {
-    /// The source files below `src`, each with its module.
-    fn files(&self) -> Vec<(PathBuf, Module)> {
-        let (mut found, mut open) = (Vec::new(), vec![self.src.clone()]);
-        while let Some(folder) = open.pop() {
-            let entries = fs::read_dir(&folder)
-                .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-            for entry in entries {
-                let path = entry.expect("a folder's entry").path();
-                let inside = path.strip_prefix(&self.src).expect("below src").with_extension("");
-                let mut module: Module =
-                    inside.iter().map(|part| part.to_string_lossy().into_owned()).collect();
-                if path.is_dir() {
-                    open.push(path);
-                } else if path.extension().is_some_and(|extension| extension == "rs") {
-                    if module
-                        .last()
-                        .is_some_and(|name| ["mod", "lib", "main"].contains(&name.as_str()))
-                    {
-                        module.pop();
-                    }
-                    found.push((path, module));
-                }
-            }
-        }
-        found.sort();
-        found
-    }
-
     fn room_of(&self, module: &str) -> Option<&'static Room> {
         self.rooms.iter().find(|room| room.modules.contains(&module))
     }
 
     /// The uses between rooms that the table does not allow, as `module -> module`.
     fn arrows_that_are_not_allowed(&self) -> BTreeSet<String> {
-        let files = self.files();
+        let files = files(&self.src);
         let map = Map {
             modules: files.iter().map(|(_, module)| module.clone()).collect(),
             reexports: files
@@ -240,56 +212,6 @@ impl Tree {
         let found = self.arrows_that_are_not_allowed();
         assert!(found.is_empty(), "these uses are not allowed by the table of rooms: {found:#?}");
     }
-}
-
-fn parse(path: &Path) -> File {
-    let text =
-        fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// Whether an item is compiled only for tests or for documentation.
-fn is_left_out(attributes: &[Attribute]) -> bool {
-    attributes.iter().any(|attribute| {
-        attribute.path().is_ident("cfg") && {
-            let condition = attribute.meta.to_token_stream().to_string();
-            let of_tests = condition.contains("test") && !condition.contains("not (test");
-            of_tests || condition == "cfg (doc)"
-        }
-    })
-}
-
-fn attributes(item: &Item) -> &[Attribute] {
-    match item {
-        Item::Const(item) => &item.attrs,
-        Item::Enum(item) => &item.attrs,
-        Item::Fn(item) => &item.attrs,
-        Item::Impl(item) => &item.attrs,
-        Item::Mod(item) => &item.attrs,
-        Item::Static(item) => &item.attrs,
-        Item::Struct(item) => &item.attrs,
-        Item::Trait(item) => &item.attrs,
-        Item::Type(item) => &item.attrs,
-        Item::Use(item) => &item.attrs,
-        Item::Macro(item) => &item.attrs,
-        _ => &[],
-    }
-}
-
-/// The modules that are declared only for tests, each in a file of its own.
-fn test_modules(files: &[(PathBuf, Module)]) -> Vec<Module> {
-    let mut found = Vec::new();
-    for (path, module) in files {
-        for item in parse(path).items {
-            if let Item::Mod(declared) = &item
-                && declared.content.is_none()
-                && is_left_out(&declared.attrs)
-            {
-                found.push([&module[..], &[declared.ident.to_string()]].concat());
-            }
-        }
-    }
-    found
 }
 
 /// The first module in each path of a file's code that leads to a module of the crate.
@@ -438,22 +360,6 @@ fn walk(tokens: TokenStream, module: &Module, scope: &Scope<'_>, found: &mut BTr
     }
 }
 
-/// Whether `::` is at this place.
-fn is_colons(tokens: &[TokenTree], at: usize) -> bool {
-    [at, at + 1].iter().all(|&at| is_punct(tokens, at, ':'))
-}
-
-fn is_punct(tokens: &[TokenTree], at: usize, char: char) -> bool {
-    matches!(tokens.get(at), Some(TokenTree::Punct(punct)) if punct.as_char() == char)
-}
-
-/// Whether the word at this place begins a path: it is no later part of a path, no method and no field.
-fn begins_a_path(tokens: &[TokenTree], at: usize) -> bool {
-    let is_part = at >= 2 && is_colons(tokens, at - 2);
-    let is_member = at >= 1 && is_punct(tokens, at - 1, '.');
-    !is_part && !is_member
-}
-
 /// The first word of each branch of a `use` group: `{a::b, c}` has `a` and `c`.
 fn branches(tokens: TokenStream) -> Vec<Vec<String>> {
     let (mut found, mut begins) = (Vec::new(), true);
@@ -500,7 +406,7 @@ fn the_table_of_rooms_leads_downwards() {
 fn a_room_that_is_listed_is_there() {
     for tree in [lockkeeper(), brigandine()] {
         let modules: BTreeSet<Module> =
-            tree.files().into_iter().map(|(_, module)| module).collect();
+            files(&tree.src).into_iter().map(|(_, module)| module).collect();
         for name in tree.rooms.iter().flat_map(|room| room.modules) {
             assert!(
                 modules.contains(&vec![(*name).to_owned()]),
