@@ -80,6 +80,10 @@ impl Line {
             closing
         });
         self.ended(child.wait())?;
+        // A runner succeeds if no test has the name that it was given.
+        if closing.iter().all(|line| line.starts_with("test result: ok. 0 passed")) {
+            return Err(Failed(format!("{}: no test ran", self.shown())));
+        }
         Ok(closing)
     }
 
@@ -168,5 +172,15 @@ mod tests {
         let line = Line::new("sh", &["-c", "exit 3"]);
         let Err(Failed(what)) = line.run_tests() else { panic!("it failed") };
         assert!(what.contains("exit status: 3"), "{what}");
+    }
+
+    #[test]
+    fn a_run_of_no_test_is_a_failure_and_a_run_of_some_beside_it_is_none() {
+        let none = "test result: ok. 0 passed; 0 failed";
+        let some = "test result: ok. 1 passed; 0 failed";
+        let run = |lines: &[&str]| Line::new("printf", &["%s\\n", &lines.join("\n")]).run_tests();
+        let Err(Failed(what)) = run(&[none, none]) else { panic!("no test ran") };
+        assert!(what.ends_with("no test ran"), "{what}");
+        assert!(run(&[none, some]).is_ok());
     }
 }

@@ -45,9 +45,7 @@ pub(crate) const STEPS: [Step; 14] = [
         no_tests(trees())
     }),
     step("tests", "both products do what they promise", tests),
-    step("examples", "the examples in the documentation run", |_| {
-        of_all(&["test"], &["--doc"]).run_tests()
-    }),
+    step("examples", "the examples in the documentation run", examples),
     step("optional", "the optional features of the library do what they promise", |_| {
         of_all(&["test"], &["--test", "features"]).run_tests()
     }),
@@ -177,6 +175,15 @@ fn tests(form: Form) -> Result<Closing, Failed> {
         false => cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]),
     };
     if form.long { tests.with("LOCKKEEPER_LONG", "1").run_tests() } else { tests.run_tests() }
+}
+
+/// Runs the examples with what the step `tests` has compiled. The long form also runs the examples of the optional
+/// features, for which the whole workspace is compiled once more.
+fn examples(form: Form) -> Result<Closing, Failed> {
+    match form.long {
+        true => of_all(&["test"], &["--doc"]).run_tests(),
+        false => cargo(&["test", "--workspace", "--doc"]).run_tests(),
+    }
 }
 
 /// Runs the tests about the end of connections (`xtask/asan`) under AddressSanitizer, which also checks SQLite's memory.
