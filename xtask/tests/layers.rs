@@ -109,11 +109,24 @@ const BRIGANDINE: &[Room] = &[
         &["retention"],
         &["os", "model", "config", "input", "log", "outputs", "store"],
     ),
-    room("http", &["http"], &["os", "model", "measure", "config", "health"]),
+    room("http", &["http"], &["os", "model", "measure", "config", "wire", "health"]),
+    room("openapi", &["openapi"], &["wire"]),
     room("context", &["context"], &["model", "measure", "log", "store", "health", "http"]),
-    room("api", &["api"], &["os", "model", "config", "log", "store", "wire", "http", "context"]),
-    room("web", &["web"], &["os", "model", "config", "log", "store", "health", "http", "context"]),
-    room("probes", &["probes"], &["os", "model", "measure", "store", "health", "http", "context"]),
+    room(
+        "api",
+        &["api"],
+        &["os", "model", "config", "log", "store", "wire", "http", "openapi", "context"],
+    ),
+    room(
+        "web",
+        &["web"],
+        &["os", "model", "config", "log", "store", "health", "http", "openapi", "context"],
+    ),
+    room(
+        "probes",
+        &["probes"],
+        &["os", "model", "measure", "store", "wire", "health", "http", "openapi", "context"],
+    ),
     room(
         "app",
         &["app"],
@@ -133,7 +146,11 @@ const BRIGANDINE: &[Room] = &[
             "retention",
         ],
     ),
-    room("site", &["site"], &["config", "http", "context", "api", "web", "probes", "app"]),
+    room(
+        "site",
+        &["site"],
+        &["config", "http", "openapi", "context", "api", "web", "probes", "app"],
+    ),
     room(
         "command",
         &["command", "cli"],

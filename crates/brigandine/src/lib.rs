@@ -15,6 +15,7 @@ mod log;
 mod measure;
 pub mod model;
 mod monitor;
+mod openapi;
 mod os;
 mod outputs;
 mod probes;

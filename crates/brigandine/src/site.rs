@@ -3,11 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -15,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::app::App;
 use crate::context::{Context, Parts};
 use crate::http::{self, Compressors, Path, Query, Routes, Token};
+use crate::openapi::{Described, Document};
 use crate::{api, config, probes, web};
 
 /// The routes with one address for people and programs.
@@ -23,20 +23,32 @@ pub(crate) const SHARED: [&str; 3] = ["/", "/build/{id}", "/eval/{id}"];
 /// The routes of the API, the pages and the probes.
 pub(crate) fn routes(context: Context) -> Routes {
     let meters = Arc::clone(context.http_meters());
-    let router = Router::new()
-        .merge(api::router())
-        .merge(web::router())
-        .merge(probes::router())
-        .route(SHARED[0], get(overview))
-        .route(SHARED[1], get(build))
-        .route(SHARED[2], get(evaluation))
+    let (router, document) = router();
+    let router = router
         .route_layer(from_fn(http::note_route))
         .fallback(web::unknown_path)
         .method_not_allowed_fallback(http::wrong_method)
+        .layer(Extension(Arc::new(document)))
         .layer(from_fn_with_state(web::Versions::default(), web::parts))
         .layer(from_fn_with_state(Compressors::new(), http::negotiate))
         .with_state(context);
     Routes { router, at_once: probes::PATHS, meters }
+}
+
+/// All routes, and the document that describes those for programs.
+fn router() -> (Router<Context>, Document) {
+    let (router, document) = described().into_parts();
+    (router.merge(web::router()), document)
+}
+
+/// The routes that programs use, with their descriptions.
+fn described() -> Described<Context> {
+    Described::new()
+        .merge(api::routes())
+        .merge(probes::routes())
+        .get(SHARED[0], overview, api::projects_operation())
+        .get(SHARED[1], build, api::build_operation())
+        .get(SHARED[2], evaluation, api::evaluation_operation())
 }
 
 /// Answers with JSON if the request asks for it by name, as clients of Hydra do, and with a page otherwise.
@@ -137,6 +149,10 @@ impl Web {
     }
 }
 
+#[cfg(test)]
+mod described;
+#[cfg(test)]
+mod fits;
 #[cfg(test)]
 pub(crate) mod harness;
 #[cfg(test)]

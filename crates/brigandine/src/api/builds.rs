@@ -4,14 +4,70 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use super::parameters::{BUILD_ID, EVALUATION, JOB, JOBSET, NR, PROJECT, SYSTEM};
 use crate::context::Context;
 use crate::http::{HttpError, Query, Result, json};
 use crate::model::{BuildFilter, BuildStatus};
+use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
 use crate::store::{self, Snapshot};
-use crate::wire::{builds_json, whole_builds_json};
+use crate::wire::{BuildJson, builds_json, whole_builds_json};
 
 /// The most builds that are read on the thread of the request.
 const FEW: u32 = 20;
+
+/// Which builds a list has. The status is also a number.
+const FILTERS: [Parameter; 7] = [
+    JOBSET,
+    JOB,
+    SYSTEM,
+    EVALUATION,
+    Parameter::new("derivation", Kind::Text, "aaaa-compile.drv", "The derivation of the build."),
+    Parameter::new(
+        "status",
+        Kind::OneOf(&[
+            "-2",
+            "-1",
+            "0",
+            "1",
+            "2",
+            "3",
+            "4",
+            "scheduled",
+            "started",
+            "succeeded",
+            "failed",
+            "failed-dependency",
+            "failed-other",
+            "canceled",
+            "success",
+            "done",
+            "pending",
+        ]),
+        "succeeded",
+        "The status: a code, its name, or a word of Cuirass. `done`: all that have ended; `pending`: all that have not.",
+    ),
+    PROJECT,
+];
+
+pub(super) fn routes() -> Described<Context> {
+    let list = |summary| {
+        let list = Operation::new(Dialect::Both, summary).takes(&[NR]).takes(&FILTERS);
+        list.json::<Vec<BuildJson>>(200, "The builds.").refuses_numbers()
+    };
+    Described::new()
+        .get("/api/latestbuilds", latest, list("Finished builds, the latest stop first"))
+        .get("/api/queue", queue, list("Pending builds: running first, then by submission"))
+}
+
+/// The description of [`build`].
+pub(crate) fn build_operation() -> Operation {
+    Operation::new(Dialect::Both, "A build; a page for browsers")
+        .takes(&[BUILD_ID])
+        .json::<BuildJson>(200, "The build.")
+        .other(200, "text/html; charset=utf-8", "The page of the build.")
+        .other(404, "text/html; charset=utf-8", "There is no such build.")
+        .refuses(404, "There is no such build.")
+}
 
 /// One build.
 ///

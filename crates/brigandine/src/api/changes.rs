@@ -3,24 +3,46 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::http::{self, HttpError, Path, Result};
-use crate::model::{BuildId, Cancel, Restart, restart_refused};
+use crate::http::{HttpError, Path, Result, json};
+use crate::model::{BuildId, BuildStatus, Cancel, Restart, restart_refused};
+use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
 use crate::store;
+use crate::wire::{ChangedBuildJson, EndingBuildJson, WantedLookJson};
+
+pub(super) fn routes() -> Described<Context> {
+    let id = Parameter::new("id", Kind::Text, "7", "The number of the build.");
+    let of_build = |summary| {
+        let operation = Operation::new(Dialect::Own, summary).takes(&[id]);
+        operation.json::<ChangedBuildJson>(200, "It is done.").secured()
+    };
+    let cancel_operation = of_build("Cancel a build")
+        .json::<EndingBuildJson>(202, "The build runs, and is asked to end.")
+        .refuses(404, "There is no such build.")
+        .refuses(409, "The build has ended already.");
+    let restart_operation = of_build("Build once more what has ended without success")
+        .refuses(404, "There is no such build.")
+        .refuses(409, "The build succeeded, waits or runs, or needs a build that failed.");
+    let evaluate_operation = Operation::new(Dialect::Own, "Look at a specification's inputs now")
+        .takes(&[Parameter::new("name", Kind::Text, "hello", "The name of the specification.")])
+        .json::<WantedLookJson>(202, "The inputs are looked at.")
+        .secured()
+        .refuses(404, "There is no such specification.")
+        .refuses(409, "The specification is disabled.");
+    Described::new()
+        .post("/api/v1/build/{id}/cancel", cancel, cancel_operation)
+        .post("/api/v1/build/{id}/restart", restart, restart_operation)
+        .post("/api/v1/jobset/{name}/evaluate", evaluate, evaluate_operation)
+}
 
 /// The number of a build. It is parsed after the token was checked, so that a request without the token learns nothing.
 fn number(id: &str) -> Result<BuildId> {
     id.parse().map_err(|_| HttpError::no_build(id))
 }
 
-fn answer(status: StatusCode, value: &Value) -> Result<Response> {
-    Ok(http::json(status, value))
-}
-
 /// Cancels a build.
-pub(super) async fn cancel(
+async fn cancel(
     State(context): State<Context>,
     Path(id): Path<String>,
     headers: HeaderMap,
@@ -28,15 +50,17 @@ pub(super) async fn cancel(
     let actions = context.actions(&headers)?;
     let id = number(&id)?;
     match actions.cancel(id).await.map_err(HttpError::database)? {
-        Cancel::Done(changed) => answer(
-            StatusCode::OK,
-            &json!({"build": id, "status": "canceled", "changed": changed.len()}),
-        ),
-        Cancel::Running(attempt) => answer(
-            StatusCode::ACCEPTED,
-            &json!({"build": id, "status": "started", "attempt": attempt,
-                "message": "it is asked to end, and killed if it does not"}),
-        ),
+        Cancel::Done(changed) => {
+            let status = BuildStatus::Canceled.as_str();
+            let value = ChangedBuildJson { build: id, changed: changed.len(), status };
+            Ok(json(StatusCode::OK, &value))
+        }
+        Cancel::Running(attempt) => {
+            let (status, message) =
+                (BuildStatus::Started.as_str(), "it is asked to end, and killed if it does not");
+            let value = EndingBuildJson { attempt, build: id, message, status };
+            Ok(json(StatusCode::ACCEPTED, &value))
+        }
         Cancel::TooLate => {
             let found = context.read(move |s| store::build(s, id)).await?;
             let found = found.ok_or_else(|| HttpError::no_build(&id.to_string()))?;
@@ -46,7 +70,7 @@ pub(super) async fn cancel(
 }
 
 /// Reschedules a build.
-pub(super) async fn restart(
+async fn restart(
     State(context): State<Context>,
     Path(id): Path<String>,
     headers: HeaderMap,
@@ -55,8 +79,9 @@ pub(super) async fn restart(
     let id = number(&id)?;
     let why = match actions.restart(id).await.map_err(HttpError::database)? {
         Restart::Done(changed) => {
-            let value = json!({"build": id, "status": "scheduled", "changed": changed.len()});
-            return answer(StatusCode::OK, &value);
+            let status = BuildStatus::Scheduled.as_str();
+            let value = ChangedBuildJson { build: id, changed: changed.len(), status };
+            return Ok(json(StatusCode::OK, &value));
         }
         Restart::Missing => return Err(HttpError::no_build(&id.to_string())),
         Restart::Not(status) => restart_refused(id, status),
@@ -69,7 +94,7 @@ pub(super) async fn restart(
 }
 
 /// Requests a look at a specification's inputs now.
-pub(super) async fn evaluate(
+async fn evaluate(
     State(context): State<Context>,
     Path(name): Path<String>,
     headers: HeaderMap,
@@ -84,5 +109,6 @@ pub(super) async fn evaluate(
     // `false`: no monitor watches the specification yet. The result is ignored, because a new specification is looked
     // at anyway.
     let _ = actions.look(&name);
-    answer(StatusCode::ACCEPTED, &json!({"jobset": name, "message": "it is looked at now"}))
+    let value = WantedLookJson { jobset: name, message: "it is looked at now" };
+    Ok(json(StatusCode::ACCEPTED, &value))
 }

@@ -4,13 +4,40 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use super::parameters::{JOB, JOBSET, NR, PROJECT, SYSTEM};
 use crate::context::Context;
 use crate::http::{HttpError, Query, Result, json};
 use crate::model::BuildFilter;
+use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
 use crate::store;
 
+pub(super) fn routes() -> Described<Context> {
+    let queued_operation = Operation::new(Dialect::Hydra, "How many builds are pending")
+        .takes(&[PROJECT])
+        .json::<u64>(200, "The number.");
+    let period = Parameter::new(
+        "period",
+        Kind::OneOf(&["hour", "day"]),
+        "day",
+        "The length of a period, in UTC.",
+    );
+    let ended_operation =
+        Operation::new(Dialect::Hydra, "How many builds ended in each of the last periods")
+            .takes(&[NR, period.required(), JOBSET, JOB, SYSTEM, PROJECT])
+            .json::<Vec<u64>>(
+                200,
+                "The numbers of the periods in which builds ended, the oldest first.",
+            )
+            .refuses_numbers();
+    Described::new().get("/api/nrqueue", queued, queued_operation).get(
+        "/api/nrbuilds",
+        ended,
+        ended_operation,
+    )
+}
+
 /// The number of pending builds, of all projects or of one.
-pub(super) async fn queued(State(context): State<Context>, query: Query) -> Result<Response> {
+async fn queued(State(context): State<Context>, query: Query) -> Result<Response> {
     let project = query.get("project");
     let read = context.read_few(move |s| match &project {
         Some(project) => store::pending_builds(s, project),
@@ -23,7 +50,7 @@ pub(super) async fn queued(State(context): State<Context>, query: Query) -> Resu
 ///
 /// # Errors
 /// 500 as clients of Hydra know it: `nr` or `period` is missing. 400: `period` is neither `hour` nor `day`.
-pub(super) async fn ended(State(context): State<Context>, query: Query) -> Result<Response> {
+async fn ended(State(context): State<Context>, query: Query) -> Result<Response> {
     let number = query.number_of_entries()?;
     let seconds = match query.get("period").as_deref() {
         Some("hour") => 3600,

@@ -1,30 +1,70 @@
 //! Products as downloads: `/download/PRODUCT` and `/search/latest/TYPE` of Cuirass, `/build/N/download/…` of Hydra.
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::routing::get;
 use serde::Deserialize;
 
+use super::parameters::{BUILD_ID, QUERY};
 use crate::context::Context;
 use crate::http::{self, HttpError, Path, Query, Result};
 use crate::model::{Build, BuildFilter, BuildStatus, Product, ProductId, product_file};
+use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
 use crate::store::{self, Snapshot};
 
 /// How many of the latest builds are searched for a text.
 const SEARCHED: u32 = 1000;
 
-pub(super) fn router() -> Router<Context> {
+/// The description of a download.
+fn operation(dialect: Dialect, summary: &'static str, parameters: &[Parameter]) -> Operation {
+    let bytes = "application/octet-stream";
+    Operation::new(dialect, summary)
+        .takes(parameters)
+        .other(200, bytes, "The product, as a download.")
+        .other(206, bytes, "The part that the request's `Range` asks for.")
+        .refuses(404, "There is no such product.")
+        .refuses(416, "The range begins past the end.")
+}
+
+pub(super) fn routes() -> Described<Context> {
+    const NUMBER: Parameter = Parameter::new(
+        "number",
+        Kind::Text,
+        "1",
+        "The place among the build's products, from 1 on.",
+    );
+    const KIND: Parameter = Parameter::new("kind", Kind::Text, "file", "The type of the product.");
+    const SUBTYPE: Parameter = Parameter::new("subtype", Kind::Text, "x", "Any text.");
+    const FILE: Parameter = Parameter::new(
+        "file",
+        Kind::Text,
+        "hello",
+        "A name under which clients store the download.",
+    );
     let (numbered, typed) =
         ("/build/{id}/download/{number}", "/build/{id}/download-by-type/{kind}/{subtype}");
-    Router::new()
-        .route("/download/{product}", get(download))
-        .route(numbered, get(of_build))
-        .route(&format!("{numbered}/{{file}}"), get(of_build))
-        .route(typed, get(of_build))
-        .route(&format!("{typed}/{{file}}"), get(of_build))
-        .route("/search/latest/{kind}", get(latest))
+    let by_number = |more: &[Parameter]| {
+        let all = [&[BUILD_ID, NUMBER], more].concat();
+        operation(Dialect::Hydra, "A product of a build by its place", &all)
+    };
+    let by_type = |more: &[Parameter]| {
+        let all = [&[BUILD_ID, KIND, SUBTYPE], more].concat();
+        operation(Dialect::Hydra, "The first product of a type of a build", &all)
+    };
+    let number = Parameter::new("product", Kind::Text, "1", "The number of the product.");
+    let product = operation(Dialect::Cuirass, "A product", &[number]);
+    let latest_operation = operation(
+        Dialect::Cuirass,
+        "The product of a type of the latest build that fits `spec:NAME system:NAME TEXT`",
+        &[KIND, QUERY],
+    );
+    Described::new()
+        .get("/download/{product}", download, product)
+        .get(numbered, of_build, by_number(&[]))
+        .get(&format!("{numbered}/{{file}}"), of_build, by_number(&[FILE]))
+        .get(typed, of_build, by_type(&[]))
+        .get(&format!("{typed}/{{file}}"), of_build, by_type(&[FILE]))
+        .get("/search/latest/{kind}", latest, latest_operation)
 }
 
 fn missing() -> HttpError {

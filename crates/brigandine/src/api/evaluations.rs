@@ -5,14 +5,34 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::jobs::is_of;
+use super::parameters::{NR, PROJECT, SPEC};
 use crate::context::Context;
 use crate::http::{HttpError, Query, Result, json};
 use crate::model::EvaluationId;
+use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
 use crate::store;
 use crate::wire::EvaluationJson;
 
+pub(super) fn routes() -> Described<Context> {
+    let list_operation = Operation::new(Dialect::Cuirass, "Evaluations, newest first")
+        .takes(&[NR, SPEC, PROJECT])
+        .json::<Vec<EvaluationJson>>(200, "The evaluations.")
+        .refuses_numbers();
+    let id = Parameter::new("id", Kind::Number, "1", "The number of the evaluation.").required();
+    let one_operation = Operation::new(Dialect::Cuirass, "An evaluation")
+        .takes(&[id])
+        .json::<EvaluationJson>(200, "The evaluation.")
+        .refuses(404, "There is no such evaluation.")
+        .refuses_numbers();
+    Described::new().get("/api/evaluations", list, list_operation).get(
+        "/api/evaluation",
+        one,
+        one_operation,
+    )
+}
+
 /// The latest evaluations, newest first.
-pub(super) async fn list(State(context): State<Context>, query: Query) -> Result<Response> {
+async fn list(State(context): State<Context>, query: Query) -> Result<Response> {
     let number = query.number_of_entries()?;
     let (specification, project) = (query.get("spec"), query.get("project"));
     let list = context
@@ -37,7 +57,7 @@ pub(super) async fn list(State(context): State<Context>, query: Query) -> Result
 }
 
 /// One evaluation.
-pub(super) async fn one(State(context): State<Context>, query: Query) -> Result<Response> {
+async fn one(State(context): State<Context>, query: Query) -> Result<Response> {
     let id: EvaluationId = query.parsed("id")?.ok_or(HttpError::ParameterMissing)?;
     let found = context
         .read_few(move |s| {

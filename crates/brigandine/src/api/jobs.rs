@@ -4,16 +4,35 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use super::parameters::{EVALUATION, NAMES, NR, PROJECT, SPEC, SYSTEM};
 use crate::context::Context;
 use crate::http::{HttpError, Query, Result, json};
 use crate::model::{Evaluation, EvaluationId};
+use crate::openapi::{Described, Dialect, Operation};
 use crate::store::{self, Snapshot};
-use crate::wire::HistoryJson;
+use crate::wire::{HistoryJson, JobJson};
 
 /// The most jobs of an evaluation in an answer.
 const JOBS_MAX: u32 = 100_000;
 /// The most names in a request.
 const NAMES_MAX: usize = 1000;
+
+pub(super) fn routes() -> Described<Context> {
+    let list_operation = Operation::new(Dialect::Cuirass, "The jobs of an evaluation")
+        .takes(&[EVALUATION.required(), NAMES, SYSTEM, PROJECT])
+        .json::<Vec<JobJson>>(200, "The jobs.")
+        .refuses_numbers();
+    let summary = "The last evaluations of a specification, newest first, with some of their jobs";
+    let history_operation = Operation::new(Dialect::Cuirass, summary)
+        .takes(&[NR, SPEC.required(), NAMES.required(), PROJECT])
+        .json::<Vec<HistoryJson>>(200, "The evaluations.")
+        .refuses_numbers();
+    Described::new().get("/api/jobs", list, list_operation).get(
+        "/api/jobs/history",
+        history,
+        history_operation,
+    )
+}
 
 fn names(query: &Query) -> Result<Vec<String>> {
     let names = query.list("names");
@@ -34,7 +53,7 @@ pub(super) fn is_of(
 }
 
 /// The jobs of an evaluation: build, status, name.
-pub(super) async fn list(State(context): State<Context>, query: Query) -> Result<Response> {
+async fn list(State(context): State<Context>, query: Query) -> Result<Response> {
     let id: EvaluationId = query.parsed("evaluation")?.ok_or(HttpError::ParameterMissing)?;
     let (names, system) = (names(&query)?, query.get("system"));
     let project = query.get("project");
@@ -46,7 +65,8 @@ pub(super) async fn list(State(context): State<Context>, query: Query) -> Result
                     return Ok(Vec::new());
                 }
             }
-            store::job_builds(s, id, &names, system.as_deref(), JOBS_MAX)
+            let jobs = store::job_builds(s, id, &names, system.as_deref(), JOBS_MAX)?;
+            Ok(jobs.into_iter().map(JobJson::from).collect::<Vec<_>>())
         })
         .await?;
     Ok(json(StatusCode::OK, &jobs))
@@ -56,7 +76,7 @@ pub(super) async fn list(State(context): State<Context>, query: Query) -> Result
 ///
 /// # Errors
 /// 500 as clients of Cuirass know it: `nr`, `spec` or `names` is missing. 400: the answer could have too many jobs.
-pub(super) async fn history(State(context): State<Context>, query: Query) -> Result<Response> {
+async fn history(State(context): State<Context>, query: Query) -> Result<Response> {
     let number = query.number_of_entries()?;
     let specification = query.get("spec").ok_or(HttpError::ParameterMissing)?;
     let (names, project) = (names(&query)?, query.get("project"));

@@ -4,16 +4,35 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
+use super::parameters::BUILD_ID;
 use crate::context::Context;
 use crate::http::{self, HttpError, Path, Query, Result, Wanted};
+use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
 use crate::store;
+
+/// The media type of logs.
+const TEXT: &str = "text/plain; charset=utf-8";
+
+pub(super) fn routes() -> Described<Context> {
+    let number = |name, example, about| Parameter::new(name, Kind::Number, example, about);
+    let offset =
+        Parameter::new("offset", Kind::Range(0, i64::MAX), "0", "The first byte of the answer.");
+    let attempt = number("attempt", "1", "The number of an attempt; the last one when absent.");
+    let operation = Operation::new(Dialect::Cuirass, "The build log; goes on while the build runs")
+        .takes(&[BUILD_ID, offset, attempt])
+        .other(200, TEXT, "The log.")
+        .other(206, TEXT, "The part that the request's `Range` asks for.")
+        .refuses(404, "There is no log; the text says why.")
+        .refuses(416, "The range begins past the end.");
+    Described::new().get("/build/{id}/log/raw", raw, operation)
+}
 
 /// The build log from byte `offset` on, of the last attempt or of an earlier one. While the attempt runs, the answer
 /// continues until the attempt ends. If the last attempt has ended, requests may ask for ranges of its log.
 ///
 /// # Errors
 /// 416: the range begins past the end. 404: there is no log; the message says why.
-pub(super) async fn raw(
+async fn raw(
     State(context): State<Context>,
     Path(id): Path<String>,
     query: Query,

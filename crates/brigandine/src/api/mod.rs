@@ -3,41 +3,34 @@
 mod builds;
 mod changes;
 mod counts;
+mod document;
 mod downloads;
 mod evaluations;
 mod hydra;
 mod jobs;
 mod log;
+mod parameters;
 mod specifications;
 
-use axum::Router;
-use axum::routing::{get, post};
-
 use crate::context::Context;
+use crate::openapi::Described;
 
-pub(crate) use builds::build;
-pub(crate) use hydra::{evaluation, projects};
+pub(crate) use builds::{build, build_operation};
+pub(crate) use hydra::{evaluation, evaluation_operation, projects, projects_operation};
 
 /// The routes of the API, except those that are also pages (`site.rs`).
-pub(crate) fn router() -> Router<Context> {
-    Router::new()
-        .merge(hydra::router())
-        .merge(downloads::router())
-        .route("/jobsets", get(specifications::list))
-        .route("/specifications", get(specifications::list))
-        .route("/api/jobsets", get(specifications::list))
-        .route("/build/{id}/log/raw", get(log::raw))
-        .route("/api/latestbuilds", get(builds::latest))
-        .route("/api/queue", get(builds::queue))
-        .route("/api/nrqueue", get(counts::queued))
-        .route("/api/nrbuilds", get(counts::ended))
-        .route("/api/evaluations", get(evaluations::list))
-        .route("/api/evaluation", get(evaluations::one))
-        .route("/api/jobs", get(jobs::list))
-        .route("/api/jobs/history", get(jobs::history))
-        .route("/api/v1/build/{id}/cancel", post(changes::cancel))
-        .route("/api/v1/build/{id}/restart", post(changes::restart))
-        .route("/api/v1/jobset/{name}/evaluate", post(changes::evaluate))
+pub(crate) fn routes() -> Described<Context> {
+    Described::new()
+        .merge(hydra::routes())
+        .merge(downloads::routes())
+        .merge(specifications::routes())
+        .merge(log::routes())
+        .merge(builds::routes())
+        .merge(counts::routes())
+        .merge(evaluations::routes())
+        .merge(jobs::routes())
+        .merge(changes::routes())
+        .merge(document::routes())
 }
 
 #[cfg(test)]

@@ -4,16 +4,29 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use super::parameters::PROJECT;
 use crate::context::Context;
 use crate::http::{HttpError, Query, Result, json};
+use crate::openapi::{Described, Dialect, Operation};
 use crate::store;
 use crate::wire::JobsetJson;
+
+pub(super) fn routes() -> Described<Context> {
+    let operation = || {
+        Operation::new(Dialect::Both, "All specifications with their states, or those of a project")
+            .takes(&[PROJECT])
+            .json::<Vec<JobsetJson>>(200, "The specifications, by name.")
+            .refuses(404, "There is no such project.")
+    };
+    let paths = ["/jobsets", "/specifications", "/api/jobsets"];
+    paths.into_iter().fold(Described::new(), |all, path| all.get(path, list, operation()))
+}
 
 /// All specifications with their states, by name, or those of one project.
 ///
 /// # Errors
 /// 404: no specification belongs to the project.
-pub(super) async fn list(State(context): State<Context>, query: Query) -> Result<Response> {
+async fn list(State(context): State<Context>, query: Query) -> Result<Response> {
     let project = query.get("project");
     let wanted = project.clone();
     let found = context

@@ -282,6 +282,19 @@ async fn other_methods_are_refused_with_405_and_what_is_allowed() {
 }
 
 #[tokio::test]
+async fn changes_are_answered_with_what_has_changed() {
+    let bearer = format!("authorization: Bearer {}\r\n", crate::site::harness::TOKEN);
+    let requests = [
+        "POST /api/v1/build/7/cancel",
+        "POST /api/v1/build/7/restart",
+        "POST /api/v1/build/abc/restart",
+        "POST /api/v1/jobset/hello/evaluate",
+        "POST /api/v1/jobset/unknown/evaluate",
+    ];
+    check_with("changes", &bearer, &requests).await;
+}
+
+#[tokio::test]
 async fn changes_need_the_token_and_a_post() {
     let served = served().await;
     let bearer = format!("authorization: Bearer {}\r\n", crate::site::harness::TOKEN);

@@ -4,10 +4,10 @@ use std::fmt::Display;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 
 use crate::health;
 use crate::model::with_causes;
+use crate::wire::{ErrorJson, LIMIT_EXCEEDED, PARAMETER_MISSING};
 
 /// An answer, or the reason for which the request is refused.
 pub(crate) type Result<T> = std::result::Result<T, HttpError>;
@@ -114,8 +114,8 @@ impl HttpError {
     pub(crate) fn parts(&self) -> (StatusCode, &str) {
         match self {
             Self::NotFound(what) => (StatusCode::NOT_FOUND, what),
-            Self::ParameterMissing => (StatusCode::INTERNAL_SERVER_ERROR, "Parameter not defined!"),
-            Self::LimitExceeded => (StatusCode::INTERNAL_SERVER_ERROR, "Maximum limit exceeded"),
+            Self::ParameterMissing => (StatusCode::INTERNAL_SERVER_ERROR, PARAMETER_MISSING),
+            Self::LimitExceeded => (StatusCode::INTERNAL_SERVER_ERROR, LIMIT_EXCEEDED),
             Self::BadRequest(why) => (StatusCode::BAD_REQUEST, why),
             Self::Conflict(why) => (StatusCode::CONFLICT, why),
             Self::Forbidden(why) => (StatusCode::FORBIDDEN, why),
@@ -164,14 +164,15 @@ impl HttpError {
         })
     }
 
-    fn body(&self) -> serde_json::Value {
-        json!({ "error": self.parts().1 })
+    fn body(&self) -> ErrorJson<'_> {
+        ErrorJson { error: self.parts().1 }
     }
 
     /// The bytes of the answer, for a connection on which hyper does not send it. The connection must be closed
     /// afterwards.
     pub(super) fn bare(&self) -> Vec<u8> {
-        let (status, body) = (self.parts().0, self.body().to_string());
+        let (status, body) =
+            (self.parts().0, serde_json::to_string(&self.body()).unwrap_or_default());
         let mut answer = format!(
             "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\n\
              content-length: {}\r\n",

@@ -30,6 +30,8 @@ pub(crate) use download::file;
 pub(crate) use error::{HttpError, Result, wrong_method};
 pub(crate) use meters::{HttpMeters, note_route};
 pub(crate) use negotiate::{Compressors, negotiate};
+#[cfg(test)]
+pub(crate) use query::asked;
 pub(crate) use query::{Path, Query};
 pub(crate) use range::{Wanted, describe, tag, wanted, weak_tag};
 pub(crate) use server::{Routes, closed, serve};

@@ -1,7 +1,6 @@
 //! The parameters of a request, and the variable part of its path. Unknown parameters are ignored, as clients of other
 //! servers expect.
 
-use std::borrow::Cow;
 use std::convert::Infallible;
 use std::str::FromStr;
 
@@ -16,13 +15,22 @@ const ENTRIES: std::ops::RangeInclusive<u32> = 1..=1000;
 
 /// The query of a request, which the methods decode.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Query(String);
+pub(crate) struct Query {
+    text: String,
+    /// The route that reads it.
+    #[cfg(test)]
+    route: String,
+}
 
 impl<S: Sync> FromRequestParts<S> for Query {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> std::result::Result<Self, Infallible> {
-        Ok(Self(parts.uri.query().unwrap_or_default().to_owned()))
+        Ok(Self {
+            text: parts.uri.query().unwrap_or_default().to_owned(),
+            #[cfg(test)]
+            route: asked::route(parts),
+        })
     }
 }
 
@@ -49,20 +57,24 @@ where
 impl Query {
     /// The first value of `name`; `None`: it is missing or empty.
     pub(crate) fn get(&self, name: &str) -> Option<String> {
-        self.pairs().find(|(key, _)| key == name).map(|(_, value)| value).filter(|v| !v.is_empty())
+        self.values(name).next().filter(|value| !value.is_empty())
     }
 
     /// All values of `name`, each split at commas, without the empty ones.
     pub(crate) fn list(&self, name: &str) -> Vec<String> {
-        let values = self.pairs().filter(|(key, _)| key == name).map(|(_, value)| value);
-        values
+        self.values(name)
             .flat_map(|value| value.split(',').map(str::to_owned).collect::<Vec<_>>())
             .filter(|value| !value.is_empty())
             .collect()
     }
 
-    fn pairs(&self) -> impl Iterator<Item = (Cow<'_, str>, String)> {
-        form_urlencoded::parse(self.0.as_bytes()).map(|(key, value)| (key, value.into_owned()))
+    /// The values of `name`, decoded.
+    fn values(&self, name: &str) -> impl Iterator<Item = String> {
+        #[cfg(test)]
+        asked::note(&self.route, name);
+        form_urlencoded::parse(self.text.as_bytes())
+            .filter(move |(key, _)| key == name)
+            .map(|(_, value)| value.into_owned())
     }
 
     /// The value of `name`, parsed as `T`; `None`: it is missing or empty.
@@ -87,5 +99,34 @@ impl Query {
         }
         // A number that is too large to be parsed is out of the range too.
         value.parse().ok().filter(|n| ENTRIES.contains(n)).ok_or(HttpError::LimitExceeded)
+    }
+}
+
+/// Which parameters each route asks for. A test compares them with the document of the API.
+#[cfg(test)]
+pub(crate) mod asked {
+    use std::collections::BTreeSet;
+    use std::sync::{Mutex, PoisonError};
+
+    use axum::extract::MatchedPath;
+    use axum::http::request::Parts;
+
+    static NAMES: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
+
+    pub(super) fn route(parts: &Parts) -> String {
+        let path = parts.extensions.get::<MatchedPath>();
+        path.map(|path| path.as_str().to_owned()).unwrap_or_default()
+    }
+
+    pub(super) fn note(route: &str, name: &str) {
+        let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+        names.insert((route.to_owned(), name.to_owned()));
+    }
+
+    /// The names that `route` has asked for.
+    pub(crate) fn by(route: &str) -> BTreeSet<String> {
+        let names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = names.iter().filter(|(of, _)| of == route);
+        of.map(|(_, name)| name.clone()).collect()
     }
 }

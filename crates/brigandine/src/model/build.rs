@@ -173,7 +173,7 @@ pub struct Attempt {
 }
 
 /// A job name with its build, for `/api/jobs`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobBuild {
     /// The build.
     pub build: BuildId,

@@ -18,6 +18,9 @@ use axum::http::HeaderMap;
 use axum::routing::get;
 
 use crate::context::Context;
+use crate::measure::Text;
+use crate::openapi::{Described, Dialect, Operation};
+use crate::wire::ReadinessJson;
 
 const HEALTHZ: &str = "/healthz";
 const READYZ: &str = "/readyz";
@@ -28,12 +31,29 @@ const ROBOTS: &str = "/robots.txt";
 pub(crate) const PATHS: &[&str] = &[HEALTHZ, READYZ, METRICS, ROBOTS];
 
 /// The routes of the probes.
-pub(crate) fn router() -> Router<Context> {
-    Router::new()
-        .route(HEALTHZ, get(alive::answer))
-        .route(READYZ, get(ready::answer))
-        .route(METRICS, get(metrics::answer))
-        .route(ROBOTS, get(robots::answer))
+pub(crate) fn routes() -> Described<Context> {
+    const TEXT: &str = "text/plain; charset=utf-8";
+    let probe = |summary| Operation::new(Dialect::Probe, summary);
+    let ready_operation = probe("Whether the server does its work")
+        .other(200, TEXT, "It does.")
+        .json::<ReadinessJson>(200, "It does.")
+        .other(503, TEXT, "It does not; the reasons, a line each.")
+        .json::<ReadinessJson>(503, "It does not; the reasons.");
+    let metrics_operation =
+        probe("Figures for Prometheus").other(200, Text::CONTENT_TYPE, "The figures.");
+    Described::new()
+        .get(
+            HEALTHZ,
+            alive::answer,
+            probe("Whether the process answers").other(200, TEXT, "It does."),
+        )
+        .get(READYZ, ready::answer, ready_operation)
+        .get(METRICS, metrics::answer, metrics_operation)
+        .get(
+            ROBOTS,
+            robots::answer,
+            probe("What crawlers should leave alone").other(200, TEXT, "The rules."),
+        )
 }
 
 /// The routes of the probes while the server waits to start for the reason `why`.

@@ -5,22 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use serde::Serialize;
 
 use crate::context::Context;
 use crate::http::{json, not_kept, text, varied, wants_json};
-
-/// The answer as JSON.
-#[derive(Debug, Serialize)]
-struct Readiness {
-    ready: bool,
-    /// Why the server is not ready, in sentences for people.
-    reasons: Vec<String>,
-    /// What else people should know, such as that nothing is started while a disk has little room; usually empty.
-    notice: String,
-    /// The names of the tasks that run.
-    tasks: Vec<String>,
-}
+use crate::wire::ReadinessJson;
 
 /// 200, or 503 with the reasons: as text, and as JSON for requests that accept it by name.
 pub(super) async fn answer(State(context): State<Context>, headers: HeaderMap) -> Response {
@@ -32,16 +20,16 @@ pub(super) async fn answer(State(context): State<Context>, headers: HeaderMap) -
     reasons.extend(context.health().unwritable());
     let notice = context.health().notice();
     let ready = reasons.is_empty();
-    say(&Readiness { ready, reasons, notice, tasks: tasks.running }, &headers)
+    say(&ReadinessJson { ready, reasons, notice, tasks: tasks.running }, &headers)
 }
 
 /// The answer of a server that waits to start.
 pub(super) fn waiting(why: &Mutex<String>, headers: &HeaderMap) -> Response {
     let reasons = vec![why.lock().unwrap_or_else(PoisonError::into_inner).clone()];
-    say(&Readiness { ready: false, reasons, notice: String::new(), tasks: Vec::new() }, headers)
+    say(&ReadinessJson { ready: false, reasons, notice: String::new(), tasks: Vec::new() }, headers)
 }
 
-fn say(readiness: &Readiness, headers: &HeaderMap) -> Response {
+fn say(readiness: &ReadinessJson, headers: &HeaderMap) -> Response {
     let status = match readiness.ready {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,

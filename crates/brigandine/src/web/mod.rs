@@ -3,6 +3,7 @@
 
 mod ansi;
 mod build;
+mod description;
 mod evaluation;
 mod files;
 mod jobset;

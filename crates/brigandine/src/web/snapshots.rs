@@ -27,7 +27,7 @@ fn every_route_of_the_router_is_in_the_list_of_pages() {
     let served: BTreeSet<&str> = served.collect();
     assert_eq!(listed, served, "tests/data/pages/routes.txt");
     for (kind, route, address) in routes() {
-        assert!(["page", "refused", "file"].contains(&kind), "{kind} {route}");
+        assert!(["page", "refused", "list", "file"].contains(&kind), "{kind} {route}");
         assert!(!address.is_empty(), "{kind} {route} says nothing more");
         // The route up to its first variable part.
         let fixed = route.split('{').next().unwrap_or_default();
@@ -84,7 +84,7 @@ async fn every_page_is_as_its_snapshot() {
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     let mut seen = BTreeSet::new();
-    for (kind, _, address) in routes().filter(|(kind, ..)| *kind != "file") {
+    for (kind, _, address) in routes().filter(|(kind, ..)| !["list", "file"].contains(kind)) {
         let answer = served.page(address).await;
         let refused = (400..500).contains(&answer.status);
         assert!(if kind == "refused" { refused } else { answer.status == 200 }, "{}", answer.head);

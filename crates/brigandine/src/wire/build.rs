@@ -2,15 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::codes::{BuildCode, WeatherCode};
 use crate::model::{Build, BuildId, BuildStatus, EvaluationId, Output, Product, Weather};
 use crate::store::{self, Snapshot};
 
 /// A build as clients know it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Build")]
 pub(crate) struct BuildJson {
+    #[schemars(with = "i64")]
     id: BuildId,
+    /// The name of the specification.
     jobset: String,
     job: String,
     /// When the build stopped; if it has not finished, when it was submitted.
@@ -21,16 +26,22 @@ pub(crate) struct BuildJson {
     buildoutputs: BTreeMap<String, OutputJson>,
     system: String,
     nixname: String,
+    #[schemars(with = "BuildCode")]
     buildstatus: BuildStatus,
+    /// 1: the build runs.
+    #[schemars(range(max = 1))]
     busy: u8,
     priority: i64,
+    #[schemars(range(max = 1))]
     finished: u8,
+    /// Null: there are none.
     buildproducts: Option<Vec<ProductJson>>,
     releasename: Option<String>,
     #[serde(rename = "buildinputs_builds")]
     inputs_builds: Option<()>,
     // Fields of later versions of Cuirass and Hydra.
     evaluation: i64,
+    #[schemars(with = "WeatherCode")]
     weather: Weather,
     project: String,
     drvpath: String,
@@ -38,21 +49,25 @@ pub(crate) struct BuildJson {
     queuedtime: i64,
     /// The latest evaluations that have the build; `None`: the list does not say so.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<i64>")]
     jobsetevals: Option<Vec<EvaluationId>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     buildmetrics: Option<MetricsJson>,
 }
 
 /// The metrics that a build of Hydra can state. This server has none.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Metrics")]
 struct MetricsJson {}
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Output")]
 struct OutputJson {
     path: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Product")]
 struct ProductJson {
     id: i64,
     r#type: String,

@@ -2,27 +2,33 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::codes::EvaluationCode;
 use super::specification::evaluated;
 use crate::model::{BuildId, Checkout, Evaluation, EvaluationStatus, Specification};
 
 /// An evaluation as clients know it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Evaluation")]
 pub(crate) struct EvaluationJson {
     id: i64,
     specification: String,
     commits: Vec<String>,
     checkouts: Vec<CheckoutJson>,
     #[serde(rename = "in-progress")]
+    #[schemars(range(max = 1))]
     in_progress: u8,
+    #[schemars(with = "EvaluationCode")]
     status: EvaluationStatus,
     timestamp: i64,
     checkouttime: i64,
     evaltime: i64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Checkout")]
 struct CheckoutJson {
     commit: String,
     input: String,
@@ -54,21 +60,25 @@ impl EvaluationJson {
 }
 
 /// An evaluation with the fields that clients of Cuirass know and those that clients of Hydra know.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "HydraEvaluation")]
 pub(crate) struct HydraEvaluationJson {
     #[serde(flatten)]
     evaluation: EvaluationJson,
     project: String,
     jobset: String,
+    #[schemars(range(max = 1))]
     hasnewbuilds: u8,
     flake: Option<String>,
     nixexprinput: String,
     nixexprpath: String,
     jobsetevalinputs: BTreeMap<String, EvaluationInputJson>,
+    #[schemars(with = "Vec<i64>")]
     builds: Vec<BuildId>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EvaluationInput")]
 struct EvaluationInputJson {
     r#type: &'static str,
     /// The address that the specification has now; null: it has no such input any more.
@@ -110,4 +120,19 @@ impl HydraEvaluationJson {
             evaluation: EvaluationJson::new(evaluation, checkouts),
         }
     }
+}
+
+/// A page of a specification's evaluations, newest first. The other pages are named by their queries.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EvaluationPage")]
+pub(crate) struct EvaluationPageJson {
+    pub(crate) first: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(crate) previous: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(crate) next: Option<String>,
+    pub(crate) last: String,
+    pub(crate) evals: Vec<HydraEvaluationJson>,
 }

@@ -1,18 +1,22 @@
 //! An evaluation in the history of jobs.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::job::JobJson;
 use crate::model::{Checkout, Evaluation, JobBuild};
 
 /// An entry of `/api/jobs/history`: an evaluation with some of its jobs.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "History")]
 pub(crate) struct HistoryJson {
     evaluation: i64,
     checkouts: Vec<RevisionJson>,
-    jobs: Vec<JobBuild>,
+    jobs: Vec<JobJson>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Revision")]
 struct RevisionJson {
     commit: String,
     channel: String,
@@ -32,7 +36,7 @@ impl HistoryJson {
         Self {
             evaluation: evaluation.id.get(),
             checkouts: checkouts.into_iter().map(revision).collect(),
-            jobs,
+            jobs: jobs.into_iter().map(JobJson::from).collect(),
         }
     }
 }

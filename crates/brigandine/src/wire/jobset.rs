@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::specification::{SpecificationJson, evaluated};
@@ -9,7 +10,8 @@ use crate::model::{Evaluation, EvaluationStatus, Input, Reference, Specification
 use crate::store::{self, Snapshot};
 
 /// A specification as clients of Cuirass know it, with its state as clients of Hydra know it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Jobset")]
 pub(crate) struct JobsetJson {
     #[serde(flatten)]
     specification: SpecificationJson,
@@ -59,7 +61,8 @@ impl Evaluations {
 }
 
 /// The state of a specification as clients of Hydra know it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "JobsetState")]
 struct StateJson {
     project: String,
     /// The jobs of the evaluation of the revisions that the inputs have now.
@@ -108,12 +111,14 @@ fn some(text: &str) -> Option<String> {
 }
 
 /// A specification as clients of Hydra know it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "HydraJobset")]
 pub(crate) struct HydraJobsetJson {
     name: String,
     description: String,
     #[serde(flatten)]
     state: StateJson,
+    #[schemars(range(max = 1))]
     enabled: u8,
     visible: bool,
     r#type: u8,
@@ -133,7 +138,8 @@ pub(crate) struct HydraJobsetJson {
     jobsetinputs: BTreeMap<String, InputAltsJson>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "JobsetInput")]
 struct JobsetInputJson {
     name: String,
     r#type: &'static str,
@@ -141,7 +147,8 @@ struct JobsetInputJson {
     emailresponsible: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "InputAlternatives")]
 struct InputAltsJson {
     jobsetinputalts: [String; 1],
 }

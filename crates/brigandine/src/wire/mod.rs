@@ -1,16 +1,28 @@
-//! JSON as clients of Cuirass and Hydra know it, with a file per resource. The fields have Cuirass's order.
+//! JSON as clients of Cuirass and Hydra know it, with a file per resource, and the schemas of the OpenAPI document.
+//! The fields have Cuirass's order.
 //!
 //! This module decides the names of the fields; `api/` decides the addresses. `command/` prints the same JSON.
 
 mod build;
+mod change;
+mod codes;
+mod error;
 mod evaluation;
 mod history;
+mod job;
 mod jobset;
 mod project;
+mod readiness;
+mod search;
 mod specification;
 
 pub(crate) use build::{BuildJson, builds_json, whole_builds_json};
-pub(crate) use evaluation::{EvaluationJson, HydraEvaluationJson};
+pub(crate) use change::{ChangedBuildJson, EndingBuildJson, WantedLookJson};
+pub(crate) use error::{ErrorJson, LIMIT_EXCEEDED, PARAMETER_MISSING, ParameterErrorJson};
+pub(crate) use evaluation::{EvaluationJson, EvaluationPageJson, HydraEvaluationJson};
 pub(crate) use history::HistoryJson;
+pub(crate) use job::{JobJson, ShieldJson};
 pub(crate) use jobset::{HydraJobsetJson, JobsetJson};
 pub(crate) use project::ProjectJson;
+pub(crate) use readiness::ReadinessJson;
+pub(crate) use search::SearchJson;

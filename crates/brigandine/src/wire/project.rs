@@ -2,21 +2,26 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::model::SpecificationState;
 
 /// A project as clients of Hydra know it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Project")]
 pub(crate) struct ProjectJson {
     name: String,
     displayname: String,
     description: &'static str,
     homepage: &'static str,
     owner: &'static str,
+    #[schemars(range(max = 1))]
     enabled: u8,
+    #[schemars(range(max = 1))]
     hidden: u8,
     releases: [(); 0],
+    /// The names of its specifications.
     jobsets: Vec<String>,
 }
 

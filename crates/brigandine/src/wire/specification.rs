@@ -1,12 +1,14 @@
 //! A specification.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::model::{Evaluator, Input, Reference, Specification};
 
 /// A specification as clients know it. `proc` is the specification's evaluator.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Specification")]
 pub(crate) struct SpecificationJson {
     name: String,
     load_path_inputs: Vec<String>,
@@ -18,7 +20,8 @@ pub(crate) struct SpecificationJson {
     inputs: Vec<InputJson>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Input")]
 struct InputJson {
     name: String,
     url: String,
@@ -32,8 +35,9 @@ struct InputJson {
 }
 
 /// A text, or `false` if there is none.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "TextOrFalse")]
 enum OrFalse {
     Text(String),
     False(bool),

@@ -3,18 +3,62 @@
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
-use serde::Serialize;
 
-use super::named::{BUILDS_MAX, NUMBERS_MAX, Named, tail};
+use super::named::{BUILDS_MAX, JOBSET, NUMBERS_MAX, Named, PROJECT, tail};
+use crate::api::parameters::{EVALUATION_ID, REST};
 use crate::context::Context;
 use crate::http::{HttpError, Path, Query, Result, json, redirect};
 use crate::model::{BuildId, EvaluationId, Specification};
+use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
 use crate::store::{self, JobFilter, Snapshot};
-use crate::wire::{HydraEvaluationJson, whole_builds_json};
+use crate::wire::{BuildJson, EvaluationPageJson, HydraEvaluationJson, whole_builds_json};
 
 /// How many evaluations a page of the list has, and how many pages there are at most.
 const PAGE: usize = 20;
 const PAGES_MAX: usize = 1000;
+
+/// The description of [`evaluation`].
+pub(crate) fn evaluation_operation() -> Operation {
+    Operation::new(
+        Dialect::Both,
+        "An evaluation with the numbers of its builds, for requests of JSON; a page for others",
+    )
+    .takes(&[EVALUATION_ID])
+    .json::<HydraEvaluationJson>(200, "The evaluation.")
+    .other(200, "text/html; charset=utf-8", "The page of the evaluation.")
+    .other(400, "text/html; charset=utf-8", "A parameter of the page is wrong.")
+    .refuses(400, "A parameter of the page is wrong.")
+    .other(404, "text/html; charset=utf-8", "There is no such evaluation.")
+    .refuses(404, "There is no such evaluation.")
+}
+
+pub(super) fn routes() -> Described<Context> {
+    let after = Parameter::new("after", Kind::Text, "compile", "The list begins behind this job.");
+    let build = Parameter::new("build", Kind::Number, "1", "The build of the job `after`.");
+    let builds_operation =
+        Operation::new(Dialect::Hydra, "The builds of an evaluation's jobs, by name")
+            .takes(&[EVALUATION_ID, after, build])
+            .json::<Vec<BuildJson>>(200, "At most 10,000 builds.")
+            .refuses(404, "There is no such evaluation.");
+    let page = Parameter::new("page", Kind::Range(1, 1000), "1", "The number of the page.");
+    let list_operation =
+        Operation::new(Dialect::Hydra, "The evaluations of a specification, newest first")
+            .takes(&[PROJECT, JOBSET, page])
+            .json::<EvaluationPageJson>(200, "A page of 20 evaluations.")
+            .refuses(404, "There is no such specification in the project.");
+    let latest_operation = |more: &[Parameter]| {
+        Operation::new(Dialect::Hydra, "The latest evaluation whose builds have all ended")
+            .takes(&[PROJECT, JOBSET])
+            .takes(more)
+            .redirects("The evaluation, or what the rest of the path names of it.")
+            .refuses(404, "There is no such specification in the project, or no such evaluation.")
+    };
+    Described::new()
+        .get("/eval/{id}/builds", builds, builds_operation)
+        .get("/jobset/{project}/{jobset}/evals", list, list_operation)
+        .get("/jobset/{project}/{jobset}/latest-eval", latest, latest_operation(&[]))
+        .get("/jobset/{project}/{jobset}/latest-eval/{*rest}", latest, latest_operation(&[REST]))
+}
 
 fn number(id: &str) -> Result<EvaluationId> {
     id.parse().map_err(|_| HttpError::no_evaluation(id))
@@ -58,7 +102,7 @@ pub(crate) async fn evaluation(context: &Context, id: &str) -> Result<Response> 
 ///
 /// # Errors
 /// 404: there is no such evaluation. 400: `build` is no number.
-pub(super) async fn builds(
+async fn builds(
     State(context): State<Context>,
     Path(id): Path<String>,
     query: Query,
@@ -82,23 +126,11 @@ pub(super) async fn builds(
     Ok(json(StatusCode::OK, &found))
 }
 
-/// A page of a specification's evaluations, newest first.
-#[derive(Debug, Serialize)]
-struct Page {
-    first: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    previous: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
-    last: String,
-    evals: Vec<HydraEvaluationJson>,
-}
-
 /// A specification's evaluations, newest first, by pages that Hydra's clients count.
 ///
 /// # Errors
 /// 404: there is no such specification in the project. 400: `page` is no number from 1 on.
-pub(super) async fn list(
+async fn list(
     State(context): State<Context>,
     Path(named): Path<Named>,
     query: Query,
@@ -119,7 +151,7 @@ pub(super) async fn list(
             .filter_map(|id| read(s, *id, &state.specification, &mut left).transpose())
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let link = |page: usize| format!("?page={page}");
-        Ok(Page {
+        Ok(EvaluationPageJson {
             first: link(1),
             previous: (page > 1).then(|| link((page - 1).min(last))),
             next: (page < last).then(|| link(page + 1)),
@@ -134,7 +166,7 @@ pub(super) async fn list(
 ///
 /// # Errors
 /// 404: there is no such specification in the project, or no such evaluation.
-pub(super) async fn latest(
+async fn latest(
     State(context): State<Context>,
     Path(named): Path<Named>,
     uri: Uri,

@@ -6,14 +6,54 @@
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
-use serde_json::json as object;
 
-use super::named::{BUILDS_MAX, Named, tail};
+use super::named::{BUILDS_MAX, JOBSET, Named, PROJECT, tail};
+use crate::api::parameters::{BUILD_ID, JOB, REST, SYSTEM};
 use crate::context::Context;
 use crate::http::{HttpError, Path, Result, json, redirect};
-use crate::model::BuildStatus;
+use crate::openapi::{Described, Dialect, Operation, Parameter};
 use crate::store::{self, Latest};
-use crate::wire::whole_builds_json;
+use crate::wire::{BuildJson, ShieldJson, whole_builds_json};
+
+pub(super) fn routes() -> Described<Context> {
+    let latest_operation = |summary, more: &[Parameter]| {
+        Operation::new(Dialect::Hydra, summary)
+            .takes(&[PROJECT, JOBSET, JOB])
+            .takes(more)
+            .redirects("The build, or what the rest of the path names of it.")
+            .refuses(404, "There is no such specification in the project, or no such build.")
+    };
+    let any = "The latest build of a job that succeeded";
+    let finished =
+        "The latest build of a job that succeeded, of evaluations whose builds have all ended";
+    let system = "The latest build of a job for a system that succeeded";
+    let shield_operation =
+        Operation::new(Dialect::Hydra, "How the latest ended build of a job did, for shields.io")
+            .takes(&[PROJECT, JOBSET, JOB])
+            .json::<ShieldJson>(200, "What the shield shows.")
+            .refuses(
+                404,
+                "There is no such specification in the project, or no build of the job has ended.",
+            );
+    let constituents_operation = Operation::new(Dialect::Hydra, "The builds that a build needs")
+        .takes(&[BUILD_ID])
+        .json::<Vec<BuildJson>>(200, "At most 10,000 builds.")
+        .refuses(404, "There is no such build.");
+    let path = |rest: &str| format!("/job/{{project}}/{{jobset}}/{{job}}/{rest}");
+    Described::new()
+        .get(&path("latest"), latest, latest_operation(any, &[]))
+        .get(&path("latest/{*rest}"), latest, latest_operation(any, &[REST]))
+        .get(&path("latest-finished"), latest_finished, latest_operation(finished, &[]))
+        .get(&path("latest-finished/{*rest}"), latest_finished, latest_operation(finished, &[REST]))
+        .get(&path("latest-for/{system}"), latest_for, latest_operation(system, &[SYSTEM]))
+        .get(
+            &path("latest-for/{system}/{*rest}"),
+            latest_for,
+            latest_operation(system, &[SYSTEM, REST]),
+        )
+        .get(&path("shield"), shield, shield_operation)
+        .get("/build/{id}/constituents", constituents, constituents_operation)
+}
 
 /// Redirects to the latest build of a job, or to what the path names of it behind its first `parts` parts.
 async fn redirected(
@@ -35,7 +75,7 @@ async fn redirected(
 ///
 /// # Errors
 /// 404: there is no such specification in the project, or no such build.
-pub(super) async fn latest(
+async fn latest(
     State(context): State<Context>,
     Path(named): Path<Named>,
     uri: Uri,
@@ -47,7 +87,7 @@ pub(super) async fn latest(
 ///
 /// # Errors
 /// 404: there is no such specification in the project, or no such build.
-pub(super) async fn latest_finished(
+async fn latest_finished(
     State(context): State<Context>,
     Path(named): Path<Named>,
     uri: Uri,
@@ -59,7 +99,7 @@ pub(super) async fn latest_finished(
 ///
 /// # Errors
 /// 404: there is no such specification in the project, or no such build.
-pub(super) async fn latest_for(
+async fn latest_for(
     State(context): State<Context>,
     Path(named): Path<Named>,
     uri: Uri,
@@ -71,33 +111,20 @@ pub(super) async fn latest_for(
 ///
 /// # Errors
 /// 404: there is no such specification in the project, or no build of the job has ended.
-pub(super) async fn shield(
-    State(context): State<Context>,
-    Path(named): Path<Named>,
-) -> Result<Response> {
+async fn shield(State(context): State<Context>, Path(named): Path<Named>) -> Result<Response> {
     let none = HttpError::no_latest(&named.job);
     let read = named.read(&context, |s, state, named| {
         store::latest_of_job(s, state.id, &named.job, None, Latest::Ended)
     });
     let (_, status) = read.await?.ok_or(none)?;
-    let (color, message) = match status {
-        BuildStatus::Succeeded => ("green", "passing"),
-        BuildStatus::Canceled => ("yellow", "cancelled"),
-        _ => ("red", "failing"),
-    };
-    let shield =
-        object!({"schemaVersion": 1, "label": "build", "color": color, "message": message});
-    Ok(json(StatusCode::OK, &shield))
+    Ok(json(StatusCode::OK, &ShieldJson::from(status)))
 }
 
 /// The builds that a build needs. Hydra has here those that an aggregate is made of.
 ///
 /// # Errors
 /// 404: there is no such build.
-pub(super) async fn constituents(
-    State(context): State<Context>,
-    Path(id): Path<String>,
-) -> Result<Response> {
+async fn constituents(State(context): State<Context>, Path(id): Path<String>) -> Result<Response> {
     let wanted = id.clone();
     let found = context
         .read(move |s| match store::build_named(s, &wanted)? {

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use crate::context::Context;
 use crate::http::{HttpError, Result};
 use crate::model::SpecificationState;
+use crate::openapi::{Kind, Parameter};
 use crate::store::{self, Snapshot};
 
 /// The most builds of an answer that has their numbers.
@@ -12,6 +13,11 @@ pub(super) const NUMBERS_MAX: u32 = 100_000;
 
 /// The most builds of an answer that has them whole.
 pub(super) const BUILDS_MAX: u32 = 10_000;
+
+pub(super) const PROJECT: Parameter =
+    Parameter::new("project", Kind::Text, "main", "The project of the specification.");
+pub(super) const JOBSET: Parameter =
+    Parameter::new("jobset", Kind::Text, "hello", "The name of the specification.");
 
 /// The variable parts of the path of a jobset or of one of its jobs.
 #[derive(Debug, Deserialize)]

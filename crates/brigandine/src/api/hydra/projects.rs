@@ -4,11 +4,36 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
-use super::named::Named;
+use super::named::{JOBSET, Named, PROJECT};
 use crate::context::Context;
 use crate::http::{HttpError, Path, Result, accepts_html, json, redirect, vary};
+use crate::openapi::{Described, Dialect, Operation};
 use crate::store;
 use crate::wire::{HydraJobsetJson, ProjectJson};
+
+/// The description of [`projects`].
+pub(crate) fn projects_operation() -> Operation {
+    Operation::new(Dialect::Hydra, "All projects, for requests of JSON; a page for others")
+        .json::<Vec<ProjectJson>>(200, "The projects, by name.")
+        .other(200, "text/html; charset=utf-8", "The overview.")
+}
+
+pub(super) fn routes() -> Described<Context> {
+    let one_operation = Operation::new(Dialect::Hydra, "A project")
+        .takes(&[PROJECT])
+        .json::<ProjectJson>(200, "The project.")
+        .refuses(404, "There is no such project.");
+    let jobset_operation = Operation::new(Dialect::Hydra, "A specification with its state")
+        .takes(&[PROJECT, JOBSET])
+        .json::<HydraJobsetJson>(200, "The specification.")
+        .redirects("The page of the specification, for browsers.")
+        .refuses(404, "There is no such specification in the project.");
+    Described::new().get("/project/{project}", one, one_operation).get(
+        "/jobset/{project}/{jobset}",
+        jobset,
+        jobset_operation,
+    )
+}
 
 /// All projects, by name.
 pub(crate) async fn projects(context: &Context) -> Result<Response> {
@@ -20,10 +45,7 @@ pub(crate) async fn projects(context: &Context) -> Result<Response> {
 ///
 /// # Errors
 /// 404: no specification belongs to it.
-pub(super) async fn one(
-    State(context): State<Context>,
-    Path(name): Path<String>,
-) -> Result<Response> {
+async fn one(State(context): State<Context>, Path(name): Path<String>) -> Result<Response> {
     let wanted = name.clone();
     let found = context
         .read_few(move |s| {
@@ -40,7 +62,7 @@ pub(super) async fn one(
 ///
 /// # Errors
 /// 404: there is no such specification in the project.
-pub(super) async fn jobset(
+async fn jobset(
     State(context): State<Context>,
     Path(named): Path<Named>,
     headers: HeaderMap,

@@ -3,32 +3,33 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::Serialize;
 
+use crate::api::parameters::QUERY;
 use crate::context::Context;
 use crate::http::{HttpError, Query, Result, json};
 use crate::model::{Build, SpecificationState};
+use crate::openapi::{Described, Dialect, Operation};
 use crate::store::{self, Snapshot};
-use crate::wire::{BuildJson, HydraJobsetJson, ProjectJson, whole_builds_json};
+use crate::wire::{HydraJobsetJson, ProjectJson, SearchJson, whole_builds_json};
 
 /// The most results of each kind, as in Hydra.
 const RESULTS_MAX: u32 = 500;
 
-#[derive(Debug, Serialize)]
-struct Results {
-    projects: Vec<ProjectJson>,
-    jobsets: Vec<HydraJobsetJson>,
-    /// The builds that have an output at this path.
-    builds: Vec<BuildJson>,
-    /// The build of this derivation.
-    buildsdrv: Vec<BuildJson>,
+pub(super) fn routes() -> Described<Context> {
+    let operation = Operation::new(
+        Dialect::Hydra,
+        "Projects and specifications by name, builds by output and derivation",
+    )
+    .takes(&[QUERY.required()])
+    .json::<SearchJson>(200, "What the text finds.");
+    Described::new().get("/search", search, operation)
 }
 
 /// What the text of `query` finds.
 ///
 /// # Errors
 /// 400: there is no text.
-pub(super) async fn search(State(context): State<Context>, query: Query) -> Result<Response> {
+async fn search(State(context): State<Context>, query: Query) -> Result<Response> {
     let text = query.get("query").unwrap_or_default().trim().to_owned();
     if text.is_empty() {
         return Err(HttpError::BadRequest("Query is empty.".to_owned()));
@@ -37,7 +38,7 @@ pub(super) async fn search(State(context): State<Context>, query: Query) -> Resu
     Ok(json(StatusCode::OK, &found))
 }
 
-fn read(s: &Snapshot, text: &str) -> rusqlite::Result<Results> {
+fn read(s: &Snapshot, text: &str) -> rusqlite::Result<SearchJson> {
     let wanted = text.to_lowercase();
     let has = |name: &str| name.to_lowercase().contains(&wanted);
     let all = store::specifications(s)?;
@@ -48,7 +49,7 @@ fn read(s: &Snapshot, text: &str) -> rusqlite::Result<Results> {
     projects.retain(|project| has(project.name()));
     projects.truncate(RESULTS_MAX as usize);
     let jobsets = all.iter().filter(jobset).take(RESULTS_MAX as usize);
-    Ok(Results {
+    Ok(SearchJson {
         projects,
         jobsets: jobsets
             .map(|state| HydraJobsetJson::read(s, state))
