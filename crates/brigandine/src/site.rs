@@ -150,6 +150,8 @@ impl Web {
 }
 
 #[cfg(test)]
+mod clients;
+#[cfg(test)]
 mod described;
 #[cfg(test)]
 mod fits;

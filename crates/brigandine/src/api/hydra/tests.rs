@@ -122,49 +122,6 @@ async fn a_page_is_json_for_those_who_name_it() {
 }
 
 #[tokio::test]
-async fn the_fields_that_hydra_cli_reads_have_its_types() {
-    use serde_json::Value;
-    let served = served().await;
-    let get = async |path: &str| -> Value {
-        let answer = served.ask("GET", path, "content-type: application/json\r\n").await;
-        assert_eq!(answer.status, 200, "{path}");
-        serde_json::from_str(&answer.body).expect("JSON")
-    };
-    let text = |value: &Value, fields: &[&str]| {
-        for field in fields {
-            assert!(value[field].is_string(), "{field} of {value}");
-        }
-    };
-    let number = |value: &Value, fields: &[&str]| {
-        for field in fields {
-            assert!(value[field].is_i64(), "{field} of {value}");
-        }
-    };
-    let project = &get("/").await[0];
-    text(project, &["name", "owner", "displayname", "description"]);
-    number(project, &["enabled", "hidden"]);
-    assert!(project["jobsets"][0].is_string());
-    let jobsets = get("/api/jobsets?project=main").await;
-    text(&jobsets[0], &["name", "project"]);
-    number(&jobsets[0], &["nrscheduled", "nrtotal", "nrsucceeded", "nrfailed", "lastcheckedtime"]);
-    assert!(jobsets[0]["haserrormsg"].is_boolean() && jobsets[0]["starttime"].is_null());
-    let jobsets = get("/api/jobsets?project=tools").await;
-    assert!(jobsets[0]["lastcheckedtime"].is_null(), "an evaluation runs");
-    number(&jobsets[0], &["starttime"]);
-    let found = get("/search?query=outputs/bbbb-test").await;
-    let build = &found["builds"][0];
-    text(build, &["project", "jobset", "job", "drvpath"]);
-    number(build, &["id", "stoptime"]);
-    text(&build["buildoutputs"]["out"], &["path"]);
-    let evaluation = get(&format!("/eval/{}", build["jobsetevals"][0])).await;
-    let jobset = get("/jobset/main/hello").await;
-    text(&jobset, &["nixexprpath", "nixexprinput"]);
-    let input = jobset["nixexprinput"].as_str().expect("a text");
-    text(&evaluation["jobsetevalinputs"][input], &["type", "uri", "revision"]);
-    served.close().await;
-}
-
-#[tokio::test]
 async fn scripts_find_products_by_place_type_and_search() {
     let served = served().await;
     served.put("products/hello", b"hello world\n");
