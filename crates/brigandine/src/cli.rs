@@ -290,6 +290,9 @@ pub(crate) struct Log {
     /// The log of this evaluation instead
     #[arg(long, visible_alias = "eval", value_name = "ID", value_parser = evaluation, group = "whose")]
     pub(crate) evaluation: Option<EvaluationId>,
+    /// The log of this attempt at the build [default: the last one]
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["evaluation", "follow"])]
+    pub(crate) attempt: Option<i64>,
     /// Go on printing until it ends; the exit status is its result, as of `brigandine wait`
     #[arg(long, short)]
     pub(crate) follow: bool,

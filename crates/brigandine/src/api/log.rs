@@ -7,6 +7,7 @@ use axum::response::Response;
 use super::parameters::BUILD_ID;
 use crate::context::Context;
 use crate::http::{self, HttpError, Path, Query, Result, Wanted};
+use crate::model::Build;
 use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
 use crate::store;
 
@@ -44,7 +45,8 @@ async fn raw(
     let build = context.read(move |s| store::build_named(s, &wanted)).await?;
     let build = build.ok_or_else(|| HttpError::no_build(&id))?;
     let number = attempt.unwrap_or(build.attempt);
-    let last = number == build.attempt;
+    // Whether the build's row is about this attempt. If the build waits to be started again, it is about none.
+    let last = number == build.attempt && build.has_run();
     let ended = build.status.is_finished() || !last;
     // Once the last attempt has ended, the build has the length and the digest of that attempt's log.
     let tag = (last && ended && !build.log.digest.is_empty()).then(|| http::tag(&build.log.digest));
@@ -65,13 +67,7 @@ async fn raw(
     let Some(mut reader) = reader else {
         return Err(HttpError::not_found(match attempt {
             Some(attempt) => format!("Build {} has no attempt {attempt}.", build.id),
-            None if !build.status.is_finished() => {
-                format!("The log of build {} has not begun.", build.id)
-            }
-            None if build.imported => {
-                format!("Build {} was imported; its log stayed on the other server.", build.id)
-            }
-            None => format!("Build {} was never started, so it has no log.", build.id),
+            None => without_log(&build),
         }));
     };
     if !ended {
@@ -85,7 +81,15 @@ async fn raw(
     let what = format_args!("The log of build {}", build.id);
     let first = first.map_err(|error| HttpError::unreadable(what, &error))?;
     if reader.is_missing() && (!last || !build.log.path.is_empty()) {
-        let what = format!("The log of attempt {number} of build {} is not kept.", build.id);
+        let what = match last {
+            true => {
+                format!("The log of build {} is gone: its file is not there any more.", build.id)
+            }
+            false => format!(
+                "Attempt {number} of build {} printed nothing, or its log is gone.",
+                build.id
+            ),
+        };
         return Err(HttpError::not_found(what));
     }
     let mut response = context.follow(first.unwrap_or_default(), reader, limit);
@@ -93,4 +97,16 @@ async fn raw(
         http::describe(&mut response, &wanted, bytes, tag);
     }
     Ok(response)
+}
+
+/// Why a build has no log of its own, and which attempts may have one.
+fn without_log(build: &Build) -> String {
+    let why = build.no_log().unwrap_or_default();
+    let before = match build.attempt {
+        0 => String::new(),
+        last => {
+            format!(" `?attempt={last}` has the log of its last attempt, if that printed anything.")
+        }
+    };
+    format!("Build {} has no log. {why}{before}", build.id)
 }

@@ -11,7 +11,7 @@ use crate::os::process::{Cgroups, Marked, STATE_VARIABLE, Supervisors, kill_mark
 use crate::os::state_dir::StateDir;
 use crate::outputs::Outputs;
 use crate::retention::{Pace, Pruned, Retention};
-use crate::store::{self, Database, OpenError, Recovered, SchemaError};
+use crate::store::{self, Database, KILLED, OpenError, Recovered, SchemaError};
 use sha2::{Digest, Sha256};
 use std::fs::{File, Permissions};
 use std::os::unix::ffi::OsStrExt;
@@ -175,10 +175,11 @@ pub(super) async fn recover(
         exports.clean();
         (killed, removed)
     });
-    let (killed, removed) = cleaned.await.map_err(|error| AppError::Ended {
+    let failed = |error: &tokio::task::JoinError| AppError::Ended {
         part: "the recovery".to_owned(),
         why: error.to_string(),
-    })?;
+    };
+    let (killed, removed) = cleaned.await.map_err(|error| failed(&error))?;
     let Marked { killed, left } = killed.unwrap_or_else(|error| {
         tracing::error!(%error, "cannot look in /proc for processes of the last server: end them by hand");
         Marked::default()
@@ -197,9 +198,16 @@ pub(super) async fn recover(
     let now = model::now();
     let Recovered { builds, evaluations, gone, refused } =
         database.write(move |tx| store::recover(tx, now)).await?;
-    for (id, attempt) in &builds {
-        logs.remove(LogName::Build(*id, *attempt));
-    }
+    let count = builds.len();
+    let logs = logs.clone();
+    let closed = tokio::task::spawn_blocking(move || {
+        for (id, attempt) in builds {
+            if let Err(error) = logs.close(LogName::Build(id, attempt), KILLED) {
+                tracing::warn!(%error, build = %id, attempt, "cannot compress a log of the last server: it stays as it is");
+            }
+        }
+    });
+    closed.await.map_err(|error| failed(&error))?;
     for (id, why) in refused {
         tracing::error!(
             build = %id,
@@ -210,7 +218,7 @@ pub(super) async fn recover(
     }
     tracing::warn!(
         processes = killed,
-        builds = builds.len(),
+        builds = count,
         evaluations,
         gone,
         "the last server was killed: its processes were ended, its builds are scheduled again"

@@ -154,21 +154,29 @@ impl App {
         AppError::Ended { part, why }
     }
 
-    /// Shuts down. Monitors look at no more inputs, and evaluations are aborted. With `drain`, running builds are
-    /// awaited; otherwise they are killed and rescheduled. Then the database is closed.
-    pub async fn shutdown(&self, drain: bool) -> Result<(), AppError> {
+    /// Begins to shut down, and does not wait: no build is started any more, inputs are not looked at, and evaluations
+    /// are aborted. Without `drain`, running builds are cut and scheduled again. Called as soon as a signal comes,
+    /// because the same signal may reach the builds and evaluators (`build/turns/stops.rs`).
+    pub(crate) fn begin_shutdown(&self, drain: bool) {
         let shared = &self.shared;
         // The builder is stopped first, so that no build starts while the other parts end.
         shared.builder.stop(if drain { Stop::Drain } else { Stop::Now });
         shared.monitored.store(false, Ordering::SeqCst);
+        for (_, watched) in shared.watched.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+            watched.stop.send_replace(true);
+        }
+    }
+
+    /// Shuts down. Monitors look at no more inputs, and evaluations are aborted. With `drain`, running builds are
+    /// awaited; otherwise they are killed and rescheduled. Then the database is closed.
+    pub async fn shutdown(&self, drain: bool) -> Result<(), AppError> {
+        let shared = &self.shared;
+        self.begin_shutdown(drain);
         shared.stop.send_replace(true);
         shared.health.stop();
         let files = StateDir::new(&shared.config.state);
         let _ = std::fs::remove_file(files.wake_socket());
         let _ = std::fs::remove_file(files.server());
-        for (_, watched) in shared.watched.lock().unwrap_or_else(PoisonError::into_inner).drain() {
-            watched.stop.send_replace(true);
-        }
         let running =
             std::mem::take(&mut *shared.running.lock().unwrap_or_else(PoisonError::into_inner));
         for (_, task) in running {

@@ -27,7 +27,7 @@ pub(crate) struct BuilderSettings {
 }
 
 /// How the builder is to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stop {
     /// The builder goes on.
     No,
@@ -90,9 +90,13 @@ impl Builder {
         let _ = idle.wait_for(|idle| *idle >= wanted).await;
     }
 
-    /// Asks the loop to end.
+    /// Asks the loop to end. A drain does not undo [`Stop::Now`].
     pub(crate) fn stop(&self, how: Stop) {
-        self.shared.stop.send_replace(how);
+        self.shared.stop.send_if_modified(|stop| {
+            let is_more = how > *stop;
+            *stop = how.max(*stop);
+            is_more
+        });
     }
 
     /// Asks a running attempt to end.

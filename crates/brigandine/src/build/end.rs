@@ -19,8 +19,6 @@ pub(super) enum End {
         message: String,
         next: State,
         log: BuildLogFile,
-        /// `true`: the log is kept. `false`: it is removed, because the next attempt will write the same again.
-        keep_log: bool,
         /// Digests of missing outputs that must be built again first.
         gone: Vec<String>,
     },

@@ -21,9 +21,10 @@
 //! the retry of BUILD3, the end of a pause (BUILD6), and room on the disk (BUILD7).
 
 mod refused;
+mod stops;
 
 use super::builder::{Builder, BuilderSettings, Stop};
-use super::dispatch::{BuildJob, DispatchEvent, Dispatcher, Lost, Outcome, Progress};
+use super::dispatch::{BuildJob, DispatchEvent, Dispatcher, EndRequest, Lost, Outcome};
 use super::end::{End, Running};
 use super::refusals::{Refused, Unstartable};
 use super::state::{Happening, State};
@@ -75,6 +76,7 @@ impl Builder {
             hungry: true,
             resting: HashMap::new(),
             unstartable: Unstartable::default(),
+            held_back: Vec::new(),
         };
         turn.run(events).await
     }
@@ -102,6 +104,9 @@ struct Loop<D> {
     resting: HashMap<BuildId, Instant>,
     /// Builds that the database refuses to start (BUILD8).
     unstartable: Unstartable,
+    /// Ends that a stop of the server may have caused (`turns/stops.rs`), and until when each is held back. Their builds
+    /// are in `running`.
+    held_back: Vec<(Instant, DispatchEvent)>,
 }
 
 impl<D: Dispatcher> Loop<D> {
@@ -115,6 +120,7 @@ impl<D: Dispatcher> Loop<D> {
             {
                 self.take(event);
             }
+            self.release();
             self.pass_on_cancels(*stop.borrow_and_update());
             let stopping = *stop.borrow() != Stop::No;
             if stopping && !std::mem::replace(&mut told, true) {
@@ -172,8 +178,7 @@ impl<D: Dispatcher> Loop<D> {
                 () = shared.wake.notified() => {}
                 () = self.health.room(), if !has_room => {}
                 _ = stop.changed() => {}
-                () = until(self.resting.values().min().copied()) => {}
-                () = until(self.refused.iter().map(|refused| refused.due).min()) => {}
+                () = until(self.next_due()) => {}
             }
         }
     }
@@ -185,47 +190,18 @@ impl<D: Dispatcher> Loop<D> {
         self.resting.len() < before
     }
 
+    /// When the first pause ends: of a lost build, of an end that could not be written, or of one that is held back.
+    fn next_due(&self) -> Option<Instant> {
+        let resting = self.resting.values().copied();
+        let refused = self.refused.iter().map(|refused| refused.due);
+        let held_back = self.held_back.iter().map(|(due, _)| *due);
+        resting.chain(refused).chain(held_back).min()
+    }
+
     /// The pause of a build after this many losses.
     fn rest(&self, losses: i64) -> Duration {
         let times = u32::try_from(losses - 1).unwrap_or(0).min(8);
         self.settings.loss_pause.saturating_mul(4_u32.saturating_pow(times))
-    }
-
-    /// Notes an event of the dispatcher. An event for an unknown attempt is ignored.
-    fn take(&mut self, event: DispatchEvent) {
-        let DispatchEvent { id, attempt, progress } = event;
-        let Some(running) = self.running.get(&id).cloned() else {
-            tracing::warn!(build = %id, attempt, "an event for a build that does not run");
-            return;
-        };
-        let (ended, log) = match progress {
-            Progress::Started(at) => {
-                let _ = self.builder.shared.started.send((id, at));
-                return;
-            }
-            Progress::Ended(ended, log) => (ended, log),
-        };
-        let happening = match &ended {
-            // The attempt ended because the server stops (STATE3).
-            Ok(outcome)
-                if outcome.status == BuildStatus::Canceled
-                    && running.cut
-                    && !self.builder.cancel_set().contains(&(id, attempt)) =>
-            {
-                Happening::Stopped(attempt)
-            }
-            Ok(outcome) if outcome.gone.is_empty() => Happening::Ended(attempt, outcome.status),
-            Ok(_) | Err(Lost(_)) => Happening::Lost(attempt),
-        };
-        let Some(next) = running.state.after(happening) else {
-            tracing::warn!(build = %id, attempt, "an event of another attempt");
-            return;
-        };
-        let end = self.end(id, &running, next, ended, log);
-        if !self.has_ended(end.key()) {
-            self.ends.push(end);
-        }
-        self.hungry = true;
     }
 
     /// What is stored about an attempt that has ended.
@@ -233,22 +209,17 @@ impl<D: Dispatcher> Loop<D> {
         &mut self,
         id: BuildId,
         running: &Running,
-        next: State,
+        (happening, next): (Happening, State),
         ended: Result<Outcome, Lost>,
         log: BuildLogFile,
     ) -> End {
         let Running { specification, job, state: State { attempt, .. }, .. } = running;
         let attempt = *attempt;
-        let lost = |message, log, keep_log, gone| End::Lost {
-            id,
-            attempt,
-            message,
-            next,
-            log,
-            keep_log,
-            gone,
-        };
+        let lost = |message, log, gone| End::Lost { id, attempt, message, next, log, gone };
         match ended {
+            _ if matches!(happening, Happening::Stopped(_)) => {
+                lost(EndRequest::Stopped.message().to_owned(), log, Vec::new())
+            }
             Err(Lost(mut message)) => {
                 tracing::warn!(
                     build = %id, attempt, specification, job, why = message, "a build was lost"
@@ -258,18 +229,15 @@ impl<D: Dispatcher> Loop<D> {
                     self.resting.insert(id, Instant::now() + pause);
                     message.push_str(&format!("; tried again after {} s", pause.as_secs()));
                 }
-                lost(message, log, true, Vec::new())
+                lost(message, log, Vec::new())
             }
             Ok(Outcome { message, gone, .. }) if !gone.is_empty() => {
                 tracing::warn!(
                     build = %id, attempt, specification, job, why = message, "outputs are made again"
                 );
-                lost(message, BuildLogFile::default(), false, gone)
+                lost(message, BuildLogFile::default(), gone)
             }
-            Ok(_) if next.status == BuildStatus::Scheduled => {
-                lost("the server was stopped".to_owned(), log, false, Vec::new())
-            }
-            Ok(Outcome { status, message, outputs, products, hold, gone: _, notes: _ }) => {
+            Ok(Outcome { status, message, outputs, products, hold, .. }) => {
                 let outputs = outputs.into_iter();
                 let finish = Finish {
                     id,
@@ -282,25 +250,6 @@ impl<D: Dispatcher> Loop<D> {
                     products,
                 };
                 End::Finished(finish, hold)
-            }
-        }
-    }
-
-    /// Asks the dispatcher to end canceled builds, and to end all builds if the server stops without a drain.
-    fn pass_on_cancels(&mut self, stop: Stop) {
-        if stop == Stop::Now {
-            for (id, running) in &mut self.running {
-                if !std::mem::replace(&mut running.cut, true) {
-                    self.dispatcher.cancel(*id, running.state.attempt);
-                }
-            }
-        }
-        let wanted: Vec<_> = self.builder.cancel_set().iter().copied().collect();
-        for (id, attempt) in wanted {
-            if self.running.get(&id).is_some_and(|running| running.state.attempt == attempt) {
-                self.dispatcher.cancel(id, attempt);
-            } else {
-                self.builder.cancel_set().remove(&(id, attempt));
             }
         }
     }
@@ -381,7 +330,6 @@ impl<D: Dispatcher> Loop<D> {
     fn settle(&mut self, end: &End, changed: &[Changed]) {
         let (id, attempt) = end.key();
         let ended = self.forget((id, attempt));
-        let name = LogName::Build(id, attempt);
         if changed.is_empty() {
             tracing::warn!(build = %id, attempt, "a late result was ignored");
         }
@@ -395,20 +343,13 @@ impl<D: Dispatcher> Loop<D> {
                 why = finish.message,
                 "build ended"
             ),
-            // The log stays, because it shows what the worker did before it vanished.
-            End::Lost { keep_log: true, .. } => {}
-            // The log goes, because the next attempt has a log of its own.
-            End::Lost { .. } => self.remove_log(name),
+            // The log stays, because it shows what was done before the worker vanished or the server was stopped.
+            End::Lost { .. } => {}
             End::Abandoned(abandoned) => self.note_abandoned(abandoned),
         }
         let finished = ended.as_ref().filter(|_| matches!(end, End::Finished(..)));
         self.builder.count(changed, finished);
         model::publish(&self.publish, changed); // BUILD4
-    }
-
-    fn remove_log(&self, name: LogName) {
-        let logs = self.logs.clone();
-        drop(tokio::task::spawn_blocking(move || logs.remove(name)));
     }
 
     /// Hands a build to the dispatcher, after its claim is committed (BUILD1).

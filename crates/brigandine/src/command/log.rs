@@ -6,7 +6,7 @@ use super::wait::result_of;
 use super::{Failure, existing, find_build, poll};
 use crate::cli;
 use crate::log::{LogReader, Logs};
-use crate::model::{BuildId, EvaluationId, EvaluationStatus};
+use crate::model::{Build, BuildId, EvaluationId, EvaluationStatus};
 use crate::store::{self, Database};
 
 /// Prints the log. With `--follow`, prints until the build has ended.
@@ -18,11 +18,12 @@ pub(crate) async fn run(arguments: &cli::Log) -> Result<(), Failure> {
     let state = &arguments.state.state;
     let database = existing(state).await?;
     let logs = Logs::new(state, u64::MAX);
-    match (arguments.evaluation, arguments.build) {
-        (Some(id), _) => evaluation(arguments, &database, &logs, id).await,
-        (None, Some(id)) => build(arguments, &database, &logs, id).await,
+    match (arguments.evaluation, arguments.build, arguments.attempt) {
+        (Some(id), ..) => evaluation(arguments, &database, &logs, id).await,
+        (None, Some(id), None) => build(arguments, &database, &logs, id).await,
+        (None, Some(id), Some(number)) => attempt(&database, &logs, id, number).await,
         // Does not happen: the command line requires one of the two.
-        (None, None) => Ok(()),
+        (None, None, _) => Ok(()),
     }
 }
 
@@ -63,7 +64,7 @@ async fn build(
         }
         let is_last = build.status.is_finished() || !arguments.follow;
         if let Some(why) = build.no_log().filter(|_| is_last) {
-            eprintln!("brigandine: build {id} has no log. {why}");
+            eprintln!("brigandine: build {id} has no log. {why}{}", earlier(&build));
         }
         if is_last {
             return Ok(Some(arguments.follow.then_some(build)));
@@ -72,6 +73,41 @@ async fn build(
     });
     // With `--follow` the exit status tells the build's result.
     ended.await?.map_or(Ok(()), |build| result_of(&build))
+}
+
+/// Which command prints the log of the last attempt at a build that has no log of its own; empty: there was no attempt.
+fn earlier(build: &Build) -> String {
+    match build.attempt {
+        0 => String::new(),
+        last => {
+            format!(
+                " `brigandine log {} --attempt {last}` prints that of its last attempt.",
+                build.id
+            )
+        }
+    }
+}
+
+/// Prints the log of one attempt.
+async fn attempt(
+    database: &Database,
+    logs: &Logs,
+    id: BuildId,
+    number: i64,
+) -> Result<(), Failure> {
+    let build = find_build(database, id).await?;
+    let Some(mut reader) = logs.open_attempt(&build, number, 0).await else {
+        let attempts = build.attempt;
+        return Err(Failure::not_found(format!(
+            "build {id} has no attempt {number}; it had {attempts}"
+        )));
+    };
+    let whole = print(Some(&mut reader), &mut 0).await?;
+    if whole && reader.is_missing() {
+        let what = format!("attempt {number} of build {id}");
+        return Err(Failure::failed(format!("{what} printed nothing, or its log is gone")));
+    }
+    Ok(())
 }
 
 async fn evaluation(

@@ -313,6 +313,7 @@ async fn serve(
     tracing::info!(%address, state = %app.state().display(), "the server runs");
     let why = tokio::select! {
         name = signals.next() => {
+            app.begin_shutdown(config.drain);
             tracing::info!("{name}: the server ends");
             None
         }

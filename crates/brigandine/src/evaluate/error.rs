@@ -52,6 +52,11 @@ impl EvaluateError {
         }
     }
 
+    /// Whether a child process failed, and not what it printed.
+    pub(crate) fn is_of_process(&self) -> bool {
+        matches!(self, Self::Run(..) | Self::Ended { .. })
+    }
+
     /// Whether the server itself met a full disk. There may be room again by now.
     pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::Run(_, error) | Self::Checkout(_, error) if is_full(error))

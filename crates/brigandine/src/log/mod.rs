@@ -130,6 +130,14 @@ impl Logs {
         self.live().remove(&name);
     }
 
+    /// Ends a log that the last server was writing when it was killed. Blocks.
+    ///
+    /// # Errors
+    /// The log stays as it is, and can be read.
+    pub(crate) fn close(&self, name: LogName, why: &str) -> io::Result<()> {
+        writer::close(&self.state.join(name.path()), why)
+    }
+
     /// Removes a log, if it is there. Blocks.
     pub(crate) fn remove(&self, name: LogName) {
         let path = self.state.join(name.path());

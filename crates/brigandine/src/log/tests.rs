@@ -220,3 +220,13 @@ async fn a_folder_of_logs_goes_with_its_last_log_and_comes_back_with_the_next() 
         assert!(!folder.exists(), "nothing is there");
     }
 }
+
+#[test]
+fn why_there_is_no_log_is_true_of_builds_that_were_started_before() {
+    for status in BuildStatus::ALL.iter().copied().filter(|it| *it != BuildStatus::Started) {
+        let said = |attempt| Build { status, ..build(attempt, "") }.no_log().expect("a sentence");
+        let again = said(1);
+        assert!(!again.contains("never") && !again.contains("before it started"), "{again}");
+        assert_ne!(again, said(0), "{status}");
+    }
+}

@@ -103,6 +103,18 @@ impl LogWriter {
     }
 }
 
+/// Ends a log that a killed server left as a plain file: a note says `why` it ends, and the file is compressed. If there
+/// is no plain file, nothing is done.
+pub(super) fn close(path: &Path, why: &str) -> io::Result<()> {
+    let mut file = match File::options().append(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    file.write_all(format!("\n[brigandine: {why}]\n").as_bytes())?;
+    drop(file);
+    compress(path).map(drop)
+}
+
 /// Writes as much as possible. Returns the number of bytes that were written.
 fn write_some(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;

@@ -59,22 +59,35 @@ impl Build {
 
     /// A sentence that says why there is no log. `None`: the build is running or has run.
     pub fn no_log(&self) -> Option<&'static str> {
+        use BuildStatus::{
+            Canceled, Failed, FailedDependency, FailedOther, Scheduled, Started, Succeeded,
+        };
         if self.has_run() {
             return None;
         }
+        // An earlier attempt was lost, was cut when the server ended, or ended before the build was restarted.
+        let again = self.attempt > 0;
         Some(match self.status {
-            BuildStatus::Scheduled | BuildStatus::Started if self.imported => {
+            Scheduled | Started if self.imported => {
                 "It was imported, and this server does not build it."
             }
-            BuildStatus::Scheduled | BuildStatus::Started => {
-                "The log begins when the build starts."
-            }
             _ if self.imported => "It was imported; its log stayed on the server that built it.",
-            BuildStatus::Canceled => "It was canceled before it started, so there is no log.",
-            BuildStatus::FailedDependency => {
-                "It was never started, because a build that it needs did not succeed; so there is no log."
+            Scheduled | Started if again => "It waits to be started again.",
+            Scheduled | Started => "The log begins when the build starts.",
+            Canceled if again => "It was canceled while it waited to be started again.",
+            Canceled => "It was canceled before it started.",
+            FailedDependency if again => {
+                "It was not started again, because a build that it needs did not succeed."
             }
-            BuildStatus::Succeeded | BuildStatus::Failed | BuildStatus::FailedOther => {
+            FailedDependency => {
+                "It was never started, because a build that it needs did not succeed."
+            }
+            FailedOther if again => "It could not be started again.",
+            FailedOther => "It could not be started.",
+            Succeeded | Failed if again => {
+                "It was not started again: another build of the same derivation ran for it."
+            }
+            Succeeded | Failed => {
                 "It was never started itself: another build of the same derivation ran for it."
             }
         })

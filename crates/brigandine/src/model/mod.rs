@@ -37,6 +37,6 @@ pub use specification::{
 pub use status::{BuildStatus, EvaluationStatus, Weather};
 pub use tasks::Tasks;
 pub use text::{MESSAGE_BYTES_MAX, is_steering, lines, one_line, size, with_causes};
-pub use time::{Timestamp, now};
+pub use time::{STOP_DELAY, Timestamp, now};
 pub use unused::{Unused, UnusedPart};
 pub use version::{COMMIT, PACKAGE_VERSION, version};

@@ -8,7 +8,7 @@ use crate::input::{Form, Resolved, WantedRevision};
 use crate::log::Announcement;
 use crate::model::{
     self, Definition, EvaluationId, EvaluationStatus, Evaluator, Event, LogName, MAIN_PROJECT,
-    MESSAGE_BYTES_MAX, Specification, Timestamp, lines, one_line,
+    MESSAGE_BYTES_MAX, STOP_DELAY, Specification, Timestamp, lines, one_line,
 };
 use crate::os::digest::hex;
 use crate::os::ffi;
@@ -110,6 +110,12 @@ pub(super) async fn evaluate(
         done = work => done,
         _ = stop.wait_for(|stop| *stop) => Err(Trouble::Stopped),
     };
+    if matches!(done, Err(Trouble::Failed(Reason::Process, _))) {
+        let is_stop = stop.wait_for(|stop| *stop);
+        if matches!(tokio::time::timeout(STOP_DELAY, is_stop).await, Ok(Ok(_))) {
+            done = Err(Trouble::Stopped);
+        }
+    }
     let (run, met) = match &done {
         Err(Trouble::Failed(Reason::Full, _)) => {
             run.note_full();
@@ -284,6 +290,8 @@ enum Reason {
     Full,
     /// A repository could not be fetched, such as a submodule's.
     Unreachable,
+    /// A child process failed or was killed. Perhaps the signal that stops the server has ended it.
+    Process,
     Other,
 }
 
@@ -309,7 +317,8 @@ async fn evaluate_started(
             let reason = match &error {
                 error if error.is_full() => Reason::Full,
                 error if error.is_of_fetch() => Reason::Unreachable,
-                _ => Reason::Other,
+                // git exports the files.
+                _ => Reason::Process,
             };
             Trouble::Failed(reason, message)
         };
@@ -356,7 +365,13 @@ async fn evaluate_started(
             evaluate::evaluate(specification, context, &shared.evaluator, scratch, log).await;
         done.map_err(|error| {
             let message = lines(&error.to_string(), MESSAGE_BYTES_MAX);
-            let reason = if error.is_full() { Reason::Full } else { Reason::Other };
+            let reason = match specification.evaluator {
+                _ if error.is_full() => Reason::Full,
+                Evaluator::Command { .. } => Reason::Process,
+                // Most job lists are read by the server itself.
+                Evaluator::Jobs { .. } if error.is_of_process() => Reason::Process,
+                Evaluator::Jobs { .. } => Reason::Other,
+            };
             Trouble::Failed(reason, message)
         })
     };

@@ -32,8 +32,8 @@ pub use server::{OpenError, open_as_it_is};
 pub use specifications::{Loaded, specifications};
 
 pub(crate) use builds::{
-    Abandoned, Claim, JobFilter, Latest, Pending, REFUSED_MAX, Recovered, Refused, WholeQueue,
-    abandon, build_details, build_ids, build_named, builds_of_output, cancel, claim,
+    Abandoned, Claim, JobFilter, KILLED, Latest, Pending, REFUSED_MAX, Recovered, Refused,
+    WholeQueue, abandon, build_details, build_ids, build_named, builds_of_output, cancel, claim,
     ended_per_period, evaluations_of_build, job_page, latest_builds, latest_of_job, lose, needs,
     pending_builds, product, products, queue, queue_counts, rebuild, recover, restart,
     specification_names, systems, whole_queue,

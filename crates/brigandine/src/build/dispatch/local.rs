@@ -1,6 +1,6 @@
 //! Runs jobs on this machine, in tasks of this process.
 
-use super::{BuildJob, DispatchEvent, Dispatcher, Executor, Lost, Progress};
+use super::{BuildJob, DispatchEvent, Dispatcher, EndRequest, Executor, Lost, Progress};
 use crate::log::LogWriter;
 use crate::model::{BuildId, BuildLogFile};
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ pub(crate) struct LocalDispatcher<E> {
     executor: Arc<E>,
     events: mpsc::Sender<DispatchEvent>,
     /// Guard: the mutex. One entry per running job.
-    running: Arc<Mutex<HashMap<Attempt, watch::Sender<bool>>>>,
+    running: Arc<Mutex<HashMap<Attempt, watch::Sender<Option<EndRequest>>>>>,
 }
 
 impl<E: Executor> LocalDispatcher<E> {
@@ -31,7 +31,7 @@ impl<E: Executor> LocalDispatcher<E> {
 impl<E: Executor> Dispatcher for LocalDispatcher<E> {
     fn offer(&self, job: BuildJob, mut log: LogWriter) {
         let key @ (id, attempt) = (job.id, job.attempt);
-        let (cancel, canceled) = watch::channel(false);
+        let (cancel, canceled) = watch::channel(None);
         self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(key, cancel);
         let (executor, events, running) =
             (Arc::clone(&self.executor), self.events.clone(), Arc::clone(&self.running));
@@ -58,10 +58,10 @@ impl<E: Executor> Dispatcher for LocalDispatcher<E> {
         });
     }
 
-    fn cancel(&self, id: BuildId, attempt: i64) {
+    fn cancel(&self, id: BuildId, attempt: i64, why: EndRequest) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cancel) = running.get(&(id, attempt)) {
-            cancel.send_replace(true);
+            cancel.send_replace(Some(why));
         }
     }
 }

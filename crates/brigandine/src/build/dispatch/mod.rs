@@ -44,6 +44,9 @@ pub(crate) struct Outcome {
     pub(crate) gone: Vec<String>,
     /// Notes for the build log.
     pub(crate) notes: Vec<String>,
+    /// `true`: TERM or KILL has ended the attempt, which was not asked to end. Perhaps a stop of the server has sent the
+    /// signal.
+    pub(crate) killed: bool,
 }
 
 impl Outcome {
@@ -57,6 +60,7 @@ impl Outcome {
             hold: None,
             gone: Vec::new(),
             notes: Vec::new(),
+            killed: false,
         }
     }
 
@@ -71,6 +75,25 @@ impl Outcome {
 /// happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lost(pub(crate) String);
+
+/// Why an attempt is asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EndRequest {
+    /// A cancel of the build was requested.
+    Canceled,
+    /// The server is stopped.
+    Stopped,
+}
+
+impl EndRequest {
+    /// The reason, for the build log and for people.
+    pub(crate) const fn message(self) -> &'static str {
+        match self {
+            Self::Canceled => "canceled on request",
+            Self::Stopped => "the server was stopped",
+        }
+    }
+}
 
 /// A dispatcher's report about one attempt. Log output goes straight to the build's [`LogWriter`].
 #[derive(Debug)]
@@ -98,18 +121,18 @@ pub(crate) trait Dispatcher: Send + Sync + 'static {
     fn offer(&self, job: BuildJob, log: LogWriter);
 
     /// Asks an attempt to end. The attempt ends as canceled, unless it has just ended. Unknown attempts are ignored.
-    fn cancel(&self, id: BuildId, attempt: i64);
+    fn cancel(&self, id: BuildId, attempt: i64, why: EndRequest);
 }
 
 /// Runs one self-contained job.
 pub(crate) trait Executor: Send + Sync + 'static {
     /// Runs the job to its end, and writes the job's output to `log`. Calls `started` once, when the job's process
-    /// runs. When `cancel` turns true, the job ends as canceled.
+    /// runs. Once `cancel` has a reason, the job ends as canceled, and its log says the reason.
     fn run(
         &self,
         job: BuildJob,
         log: &mut LogWriter,
-        cancel: watch::Receiver<bool>,
+        cancel: watch::Receiver<Option<EndRequest>>,
         started: impl FnOnce() + Send,
     ) -> impl Future<Output = Result<Outcome, Lost>> + Send;
 }

@@ -15,7 +15,7 @@
 
 use super::directory::Directory;
 use super::watch::{Watch, drain, keep_last};
-use crate::build::dispatch::{BuildJob, Executor, Lost, Outcome};
+use crate::build::dispatch::{BuildJob, EndRequest, Executor, Lost, Outcome};
 use crate::health::{Health, Run};
 use crate::input::{Checkouts, ExportedTree, FetchError, Form, WantedRevision};
 use crate::log::LogWriter;
@@ -123,14 +123,14 @@ impl LocalExecutor {
         job: &Arc<BuildJob>,
         needs: &Arc<[PathBuf]>,
         run: &Arc<Run>,
-        cancel: &mut watch::Receiver<bool>,
+        cancel: &mut watch::Receiver<Option<EndRequest>>,
     ) -> Result<Result<Directory, Outcome>, Lost> {
         let end = |message: String| Ok(Err(Outcome::ended(BuildStatus::Canceled, message)));
         let mut form = Form::Any;
         loop {
             let trees = tokio::select! {
                 trees = self.sources(job, form) => trees,
-                () = canceled(cancel) => return end(CANCELED.to_owned()),
+                why = end_request(cancel) => return end(why.message().to_owned()),
             };
             let trees = match trees {
                 Ok(trees) => trees,
@@ -251,7 +251,7 @@ impl Executor for LocalExecutor {
         &self,
         job: BuildJob,
         log: &mut LogWriter,
-        mut cancel: watch::Receiver<bool>,
+        mut cancel: watch::Receiver<Option<EndRequest>>,
         started: impl FnOnce() + Send,
     ) -> Result<Outcome, Lost> {
         let begun = Arc::new(self.health.begin());
@@ -298,7 +298,8 @@ impl Executor for LocalExecutor {
                 _ => String::new(),
             };
             let message = format!("{}{hint}", process::describe(status));
-            Ok(Outcome::ended(BuildStatus::Failed, message))
+            let killed = process::was_killed(status);
+            Ok(Outcome { killed, ..Outcome::ended(BuildStatus::Failed, message) })
             // `directory` is dropped here, on a thread that may block.
         })
         .await??;
@@ -309,13 +310,13 @@ impl Executor for LocalExecutor {
     }
 }
 
-/// Why a canceled build has ended.
-const CANCELED: &str = "canceled on request";
-
-async fn canceled(cancel: &mut watch::Receiver<bool>) {
-    if cancel.wait_for(|cancel| *cancel).await.is_err() {
-        // The sender is gone, so there will be no cancel.
-        std::future::pending::<()>().await;
+/// Waits until the attempt is asked to end, and returns why.
+async fn end_request(cancel: &mut watch::Receiver<Option<EndRequest>>) -> EndRequest {
+    let asked = cancel.wait_for(Option::is_some).await.map(|why| *why);
+    match asked {
+        Ok(Some(why)) => why,
+        // The sender is gone, so the attempt will not be asked.
+        Ok(None) | Err(_) => std::future::pending().await,
     }
 }
 
@@ -345,7 +346,7 @@ impl LocalExecutor {
         directory: &Directory,
         needs: &[PathBuf],
         log: &mut LogWriter,
-        cancel: &mut watch::Receiver<bool>,
+        cancel: &mut watch::Receiver<Option<EndRequest>>,
         started: impl FnOnce() + Send,
     ) -> Ended {
         let (mut running, mut out) = match self.spawn(job, directory, needs).await {
@@ -368,8 +369,8 @@ impl LocalExecutor {
         let ended = loop {
             tokio::select! {
                 biased;
-                () = canceled(cancel), if watch.end.is_none() => {
-                    watch.stop(&running, BuildStatus::Canceled, CANCELED.to_owned());
+                why = end_request(cancel), if watch.end.is_none() => {
+                    watch.stop(&running, BuildStatus::Canceled, why.message().to_owned());
                 }
                 read = out.read(&mut chunk), if open => match read {
                     Ok(0) => open = false,
@@ -410,7 +411,11 @@ impl LocalExecutor {
                 Ended::Otherwise(outcome)
             }
             (None, Ok(end)) => self.by_itself(job, log, end, &last).await,
-            (None, Err(error)) => trouble(format!("cannot learn how the process ended: {error}")),
+            (None, Err(error)) => {
+                let message = format!("cannot learn how the process ended: {error}");
+                let outcome = Outcome::ended(BuildStatus::FailedOther, message);
+                Ended::Otherwise(Outcome { killed: true, ..outcome })
+            }
         }
     }
 

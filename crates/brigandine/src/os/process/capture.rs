@@ -3,6 +3,7 @@
 use super::launch::End;
 use super::running::{LEFTOVER, output_pipe};
 use super::spawn::{Program, Streams, Supervisors};
+use rustix::process::Signal;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -113,6 +114,14 @@ pub(crate) fn describe(status: ExitStatus) -> String {
         (None, Some(signal)) => format!("killed by signal {signal}{}", signal_name(signal)),
         (None, None) => "ended without a status".to_owned(),
     }
+}
+
+/// Whether TERM or KILL has ended a process, or a process below it whose end a shell or bubblewrap passes on as its exit
+/// status. Whoever ends the server may send these signals to the server's children as well.
+pub(crate) fn was_killed(status: ExitStatus) -> bool {
+    let passed_on = status.code().map(|code| code - 128);
+    let signals = [Signal::TERM, Signal::KILL].map(|signal| Some(signal.as_raw()));
+    signals.contains(&status.signal().or(passed_on))
 }
 
 fn signal_name(signal: i32) -> &'static str {

@@ -34,7 +34,7 @@ mod tests;
 mod tree;
 mod user;
 
-pub(crate) use capture::{CaptureError, Captured, capture, describe};
+pub(crate) use capture::{CaptureError, Captured, capture, describe, was_killed};
 pub(crate) use cgroup::Cgroups;
 pub(crate) use fork_server::{is_supervisor, supervise};
 pub(crate) use launch::{End, find};

@@ -34,7 +34,7 @@ pub(crate) use list::{
 };
 pub(crate) use periods::ended_per_period;
 pub(crate) use queue::{Pending, WholeQueue, whole_queue};
-pub(crate) use recover::{Recovered, recover};
+pub(crate) use recover::{KILLED, Recovered, recover};
 pub(crate) use restart::{rebuild, restart};
 
 #[cfg(test)]

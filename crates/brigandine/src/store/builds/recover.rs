@@ -8,6 +8,9 @@ use crate::store::database::Transaction;
 use crate::store::query::{Query, is_refusal};
 use rusqlite::params;
 
+/// The message of builds and evaluations that ran when their server was killed.
+pub(crate) const KILLED: &str = "the server was killed";
+
 /// What was left behind by a killed server and has been repaired.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Recovered {
@@ -31,19 +34,18 @@ pub(crate) fn recover(tx: &Transaction, now: Timestamp) -> rusqlite::Result<Reco
     let (mut builds, mut refused) = (Vec::new(), Vec::new());
     for (id, attempt, losses) in started {
         // The count of losses is not raised, because the server vanished and not the build's worker.
-        let message = "the server was stopped";
         let log = BuildLogFile::default();
         let lost = tx.savepoint(|tx| {
-            lose(tx, id, attempt, message, losses, BuildStatus::Scheduled, &log, now)
+            lose(tx, id, attempt, KILLED, losses, BuildStatus::Scheduled, &log, now)
         });
         match lost {
             Ok(_) => builds.push((id, attempt)),
             Err(error) => refused.push((id, give_up(tx, id, Some(attempt), error, now)?)),
         }
     }
-    let sql = "UPDATE evaluation SET status = 2, message = 'the server was stopped',
+    let sql = "UPDATE evaluation SET status = 2, message = ?2,
          finished_at = max(?1, created_at, checkout_at) WHERE status = -1";
-    let evaluations = tx.execute(sql, [now])?;
+    let evaluations = tx.execute(sql, params![now, KILLED])?;
     let sql = "SELECT b.id FROM build AS b WHERE b.status < 0 AND b.backend = 0
          AND NOT EXISTS (SELECT 1 FROM definition AS d WHERE d.build_id = b.id)";
     let gone: Vec<BuildId> = tx.values(sql, [])?;
@@ -85,7 +87,7 @@ fn give_up(
         return Err(error);
     }
     let why = error.to_string();
-    let message = format!("the server was stopped, and the database refuses the change: {why}");
+    let message = format!("{KILLED}, and the database refuses the change: {why}");
     let log = BuildLogFile::default();
     let abandoned = Abandoned { id, attempt, message, log, now };
     match tx.savepoint(|tx| abandon(tx, &abandoned)) {

@@ -152,7 +152,7 @@ fn a_stopped_server_cuts_its_builds_and_the_next_one_builds_them() {
     let (name, value) = mark.split_once('=').expect("a pair");
     // The first attempt hangs. A later attempt finds the file `go` and ends.
     let command = format!(
-        "command = \"test -e {0} || {{ echo up > {1}; sleep 1000; }}\"\n\
+        "command = \"test -e {0} || {{ echo it begins; echo up > {1}; sleep 1000; }}\"\n\
          env = {{ {name} = \"{value}\" }}",
         go.display(),
         running.path().display()
@@ -170,6 +170,16 @@ fn a_stopped_server_cuts_its_builds_and_the_next_one_builds_them() {
     );
     assert_eq!(place.rows("SELECT stopped FROM server"), ["1"]);
     place.check_consistency();
+    let log = |id: &str| run(place.tool(&["log", id]));
+    let id = place.rows("SELECT id FROM build WHERE job = 'one'").remove(0);
+    let why = log(&id).stderr;
+    assert!(why.contains("It waits to be started again."), "{why}");
+    let kept = run(place.tool(&["log", &id, "--attempt", "1"]));
+    assert_eq!(
+        kept.stdout, "it begins\n\n[brigandine: the server was stopped]\n",
+        "{}",
+        kept.stderr
+    );
     std::fs::write(go, "").expect("a file");
     place.good_one_shot();
     assert_eq!(place.jobs(1), ["after|0", "one|0"]);
@@ -180,6 +190,30 @@ fn a_stopped_server_cuts_its_builds_and_the_next_one_builds_them() {
         ),
         ["1|-2", "2|0"]
     );
+}
+
+#[test]
+fn a_signal_to_all_processes_of_the_server_lets_no_build_fail() {
+    for (options, last) in
+        [(&[][..], false), (&[][..], true), (&["--drain"][..], false), (&["--drain"][..], true)]
+    {
+        let place = Place::new();
+        let repository = place.repository("sample");
+        let running = Gate::new(place.path("running"));
+        let command = format!("command = \"echo up > {}; sleep 1000\"", running.path().display());
+        repository.jobs(&[("one", &command), ("after", "command = \"true\"\nneeds = [\"one\"]")]);
+        place.specify(&[("sample", &repository, "")]);
+        let server = Process::start(place.command(options));
+        assert_eq!(running.wait(), "up\n");
+        server.signal_all("TERM", last);
+        assert!(server.end().success(), "an orderly end");
+        assert_eq!(
+            place.rows("SELECT job, status, losses, message FROM build ORDER BY job"),
+            ["after|-2|0|", "one|-2|0|the server was stopped"],
+            "{options:?} {last}"
+        );
+        place.check_consistency();
+    }
 }
 
 #[test]

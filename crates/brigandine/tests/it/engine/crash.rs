@@ -1,6 +1,6 @@
 //! Kills the server many times with `kill -9`.
 
-use crate::support::{Gate, Place, Process, processes_with};
+use crate::support::{Gate, Place, Process, processes_with, run, until};
 use std::time::Duration;
 
 /// How many builds the run has.
@@ -136,4 +136,42 @@ fn an_evaluation_that_was_killed_with_its_server_is_evaluated_again() {
     assert_eq!(place.rows("SELECT id, status FROM evaluation"), ["1|0"], "under the same stamp");
     assert_eq!(place.jobs(1), ["one|0"]);
     place.check_consistency();
+}
+
+#[test]
+fn the_log_of_a_build_that_was_killed_with_its_server_is_kept() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    let (running, go) = (Gate::new(place.path("running")), place.path("go"));
+    let command = format!(
+        "command = \"test -e {0} || {{ echo it begins; echo up > {1}; sleep 1000; }}\"",
+        go.display(),
+        running.path().display()
+    );
+    repository.jobs(&[("one", &command)]);
+    place.specify(&[("sample", &repository, "")]);
+    let mut server = Process::start(place.command(&[]));
+    assert_eq!(running.wait(), "up\n");
+    let plain = place.state().join("logs/build/0/1-1.log");
+    until(|| std::fs::read_to_string(&plain).unwrap_or_default(), |text| text == "it begins\n");
+    server.child.kill().expect("kill -9");
+    server.child.wait().expect("its status");
+    std::fs::write(go, "").expect("a file");
+    place.good_one_shot();
+    assert_eq!(
+        place.rows("SELECT number, status, message FROM attempt ORDER BY number"),
+        ["1|-2|the server was killed", "2|0|"]
+    );
+    let kept = run(place.tool(&["log", "1", "--attempt", "1"]));
+    assert_eq!(
+        kept.stdout, "it begins\n\n[brigandine: the server was killed]\n",
+        "{}",
+        kept.stderr
+    );
+    assert!(!plain.exists(), "it is compressed as other logs are");
+    // Retention removes it with the build.
+    let leftovers = "INSERT INTO leftover (path) VALUES ('logs/build/0/1-1.log')";
+    assert_eq!(place.rows(leftovers), [""; 0]);
+    assert!(run(place.tool(&["prune"])).status.success());
+    assert!(!place.state().join("logs/build/0/1-1.log.zst").exists());
 }

@@ -1,6 +1,6 @@
 //! Evaluations: what they register, and how they fail.
 
-use crate::support::{Place, run};
+use crate::support::{Gate, Place, Process, run};
 
 const EVALUATIONS: &str = "SELECT id, status, message FROM evaluation ORDER BY id";
 
@@ -225,4 +225,24 @@ fn jobs_that_the_database_refuses_fail_their_evaluation_and_no_other() {
     assert!(message.contains("the database refuses them: no second job"), "{message}");
     assert_eq!(place.rows("SELECT status FROM build WHERE job = 'third'"), ["0"]);
     place.check_consistency();
+}
+
+#[test]
+fn a_signal_to_all_processes_of_the_server_lets_no_evaluation_fail() {
+    for last in [false, true] {
+        let place = Place::new();
+        let repository = place.repository("sample");
+        let running = Gate::new(place.path("running"));
+        let script = format!("#!/bin/sh\necho up > {}\nsleep 1000\n", running.path().display());
+        repository.commit(&[("evaluate", &script)]);
+        repository.git(&["update-index", "--chmod=+x", "evaluate"]);
+        repository.git(&["commit", "--quiet", "--message=mode"]);
+        let evaluator = "[specification.evaluator]\ncommand = [\"./evaluate\"]";
+        place.specify(&[("sample", &repository, evaluator)]);
+        let server = Process::start(place.command(&[]));
+        assert_eq!(running.wait(), "up\n");
+        server.signal_all("TERM", last);
+        assert!(server.end().success(), "an orderly end");
+        assert_eq!(place.rows(EVALUATIONS), ["1|2|the server was stopped"], "{last}");
+    }
 }

@@ -329,6 +329,27 @@ impl Process {
         assert!(done.success());
     }
 
+    /// Sends a signal to the process and to everything below it, as systemd does with a unit whose `KillMode` is the
+    /// default. `last`: the process itself gets the signal after the others.
+    pub(crate) fn signal_all(&self, name: &str, last: bool) {
+        let mut ids = vec![self.child.id().to_string()];
+        let mut next = 0;
+        while let Some(id) = ids.get(next).cloned() {
+            for task in fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten() {
+                let children = fs::read_to_string(task.path().join("children"));
+                let children = children.unwrap_or_default();
+                ids.extend(children.split_whitespace().map(str::to_owned));
+            }
+            next += 1;
+        }
+        assert!(ids.len() > 3, "the server, its fork server, a supervisor, and a program: {ids:?}");
+        if last {
+            ids.rotate_left(1);
+        }
+        let done = Command::new("kill").args(["-s", name]).args(&ids).status().expect("kill");
+        assert!(done.success());
+    }
+
     /// Waits until the process ends.
     pub(crate) fn end(mut self) -> ExitStatus {
         wait(&mut self.child)

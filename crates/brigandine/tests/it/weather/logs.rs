@@ -133,3 +133,40 @@ fn a_log_without_a_line_end_shows_the_end_of_its_progress_bar() {
     server.signal("TERM");
     assert!(server.end().success());
 }
+
+#[test]
+fn a_build_that_was_canceled_after_a_stop_had_cut_it_has_the_log_of_its_attempt() {
+    let place = Place::new();
+    let repository = place.repository("repository");
+    let running = Gate::new(place.path("running"));
+    let command =
+        format!("command = \"echo it begins; echo up > {}; sleep 1000\"", running.path().display());
+    repository.jobs(&[("job", &command)]);
+    place.specify(&[("spec", &repository, "")]);
+    let server = Process::start(place.command(&[]));
+    assert_eq!(running.wait(), "up\n");
+    server.signal("TERM");
+    assert!(server.end().success());
+    assert!(run(place.tool(&["cancel", "1"])).status.success());
+    let ended = run(place.tool(&["log", "1"]));
+    let said = "It was canceled while it waited to be started again.";
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    assert!(ended.stderr.contains("`brigandine log 1 --attempt 1`"), "{}", ended.stderr);
+    assert_eq!(run(place.tool(&["log", "1", "--attempt", "2"])).status.code(), Some(3));
+    let server = Process::start(place.command(&[]));
+    let address = address(&server);
+    let page = text(&address, "/build/1");
+    assert!(log_of(&page).contains(said), "{page}");
+    assert!(page.contains("href=\"/build/1/log/raw?attempt=1\""), "{page}");
+    let raw = text(&address, "/build/1/log/raw");
+    assert!(raw.starts_with("HTTP/1.0 404"), "{raw}");
+    assert!(raw.contains(said) && raw.contains("?attempt=1"), "{raw}");
+    let kept = text(&address, "/build/1/log/raw?attempt=1");
+    let whole = "it begins\n\n[brigandine: the server was stopped]\n";
+    assert!(kept.starts_with("HTTP/1.0 200") && kept.ends_with(whole), "{kept}");
+    std::fs::remove_file(place.state().join("logs/build/0/1-1.log.zst")).expect("removed");
+    let gone = text(&address, "/build/1/log/raw?attempt=1");
+    assert!(gone.starts_with("HTTP/1.0 404") && gone.contains("its log is gone"), "{gone}");
+    server.signal("TERM");
+    assert!(server.end().success());
+}

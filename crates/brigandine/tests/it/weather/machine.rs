@@ -350,7 +350,7 @@ fn a_log_that_is_damaged_or_gone_is_a_sentence_on_its_page_and_words_in_the_api(
         let is_told = page.contains("log cannot be read: ") || page.contains("Its log is gone");
         assert!(is_told && !page.contains("It printed nothing"), "{what}: {page}");
         let raw = text(&address, "/build/1/log/raw");
-        let words = raw.contains("cannot be read: ") || raw.contains("is not kept");
+        let words = raw.contains("cannot be read: ") || raw.contains("is gone");
         assert!(raw.contains(" 404 ") && words, "{what}: {raw}");
         let live = text(&address, "/build/1/log/live");
         assert!(live.contains("event: end"), "{what}: a page would ask for ever: {live}");
