@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::words::shown;
-use crate::model::{RESERVED_NAMES, is_steering};
+use crate::model::{RESERVED_NAMES, RESERVED_WHY, is_steering};
 
 /// The problem of a value, and the remedy.
 pub(crate) type Refusal = (String, String);
@@ -99,8 +99,7 @@ pub(super) fn check_not_reserved(name: &str) -> Result<(), Refusal> {
     if !RESERVED_NAMES.contains(&name) {
         return Ok(());
     }
-    let help = "`/jobset/NAME/grid` and `/jobset/NAME/badge.svg` are kept for pages of their own";
-    refuse(format!("\"{name}\" cannot be the name of a specification"), help)
+    refuse(format!("\"{name}\" cannot be the name of a specification"), RESERVED_WHY)
 }
 
 /// Checks a system, which has the form of `x86_64-linux`.

@@ -31,8 +31,8 @@ pub use job_list::{JobEntry, Needs};
 pub use log_name::LogName;
 pub use output_path::{output_digest, output_path, product_file, product_path};
 pub use specification::{
-    Evaluator, Input, Keep, Look, MAIN_PROJECT, RESERVED_NAMES, Reference, Specification,
-    SpecificationState,
+    Evaluator, Input, Keep, Look, MAIN_PROJECT, RESERVED_NAMES, RESERVED_WHY, Reference,
+    Specification, SpecificationState,
 };
 pub use status::{BuildStatus, EvaluationStatus, Weather};
 pub use tasks::Tasks;

@@ -53,6 +53,9 @@ fn is_main_project(project: &str) -> bool {
 /// Names that no specification may have: `/jobset/NAME/grid` is kept for a page about the specification `NAME`, and
 /// `/jobset/PROJECT/grid` would be the address of a specification `grid`.
 pub const RESERVED_NAMES: [&str; 2] = ["badge.svg", "grid"];
+/// Why no specification may have one of [`RESERVED_NAMES`], for people.
+pub const RESERVED_WHY: &str =
+    "`/jobset/NAME/grid` and `/jobset/NAME/badge.svg` are kept for pages of their own";
 
 /// Which evaluations are kept, with their builds, build logs and outputs. An evaluation is kept if one of the rules
 /// keeps it. Without a rule, all are kept.

@@ -3,8 +3,8 @@
 use super::outcome::ImportError;
 use super::source::{CuirassError, CuirassEvaluation, CuirassInput, CuirassSpecification, Source};
 use crate::model::{
-    Evaluator, Input, MAIN_PROJECT, RESERVED_NAMES, Reference, Specification, SpecificationId,
-    Timestamp,
+    Evaluator, Input, MAIN_PROJECT, RESERVED_NAMES, RESERVED_WHY, Reference, Specification,
+    SpecificationId, Timestamp,
 };
 use crate::store::query::integer;
 use crate::store::{schema, specifications};
@@ -55,11 +55,8 @@ pub(super) fn begin(
         ids.insert(specification.name.as_str(), id);
     }
     for evaluation in &evaluations {
-        let Some(specification) = ids.get(evaluation.specification.as_str()) else {
-            let CuirassEvaluation { id, specification, .. } = evaluation;
-            let what = format!("evaluation {id} is of `{specification}`, which is not there");
-            return Err(from(CuirassError::Unknown(what)));
-        };
+        // It belongs to nothing, so it is left out with its builds (`unplaced.rs` counts them).
+        let Some(specification) = ids.get(evaluation.specification.as_str()) else { continue };
         let inputs = specifications
             .iter()
             .find(|specification| specification.name == evaluation.specification)
@@ -89,8 +86,7 @@ fn translate(from: &CuirassSpecification) -> Result<Specification, String> {
     }
     if RESERVED_NAMES.contains(&from.name.as_str()) {
         return Err(format!(
-            "a specification cannot be called `{}`, since addresses have that name for something else; rename it in \
-             a copy of the database",
+            "a specification cannot be called `{}` ({RESERVED_WHY}); rename it in a copy of the database",
             from.name
         ));
     }

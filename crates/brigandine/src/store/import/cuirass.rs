@@ -50,8 +50,8 @@ const OPTIONAL: &[(&str, &str)] = &[
     ("Checkouts", "specification revision evaluation input directory timestamp"),
 ];
 
-/// Tables that are not imported: Cuirass notes its own work in them. Their rows are counted (`unplaced.rs`).
-const LEFT_OUT: &[&str] = &["Stamps", "Events", "Metrics", "Workers", "SchemaVersion"];
+/// A table that says nothing about builds, so its rows are not even counted.
+const SCHEMA_VERSION: &str = "SchemaVersion";
 
 /// A database of Cuirass, opened read-only.
 pub(super) struct Cuirass {
@@ -84,7 +84,8 @@ impl Cuirass {
         )?;
         for table in &tables {
             let known = TABLES.iter().map(|(name, ..)| name);
-            let known = known.chain(OPTIONAL.iter().map(|(name, _)| name)).chain(LEFT_OUT);
+            let known = known.chain(OPTIONAL.iter().map(|(name, _)| name));
+            let known = known.copied().chain(unplaced::tables()).chain([SCHEMA_VERSION]);
             if !known.into_iter().any(|known| known == table) {
                 return unknown(format!(
                     "it has a table `{table}`, which no known version of Cuirass has"
@@ -254,7 +255,7 @@ fn select_builds(columns: &Names, tables: &Names) -> Result<String> {
     let weather = if has("weather") { "ifnull(b.weather, -1)" } else { "-1" };
     // Cuirass builds the lowest priority first, this server the highest.
     Ok(format!(
-        "SELECT {id}, b.derivation, b.evaluation, {names}, b.status, {weather}, b.timestamp,
+        "SELECT {id}, b.derivation, ifnull(b.evaluation, -1), {names}, b.status, {weather}, b.timestamp,
          b.starttime, b.stoptime, -{}, {}, {}, b.log <> '' FROM Builds AS b{join}
          WHERE {id} > ?1 ORDER BY {id}",
         or_zero("priority"),
@@ -287,7 +288,7 @@ fn select_evaluations(columns: &Names) -> String {
         "0"
     };
     format!(
-        "SELECT id, specification, {}, {status}, {}, {}, {} FROM Evaluations ORDER BY id",
+        "SELECT id, ifnull(specification, ''), {}, {status}, {}, {}, {} FROM Evaluations ORDER BY id",
         if has("commits") { "commits" } else { "''" },
         or_zero("timestamp"),
         or_zero("checkouttime"),
@@ -298,11 +299,11 @@ fn select_evaluations(columns: &Names) -> String {
 fn build_from_row(row: &Row<'_>) -> Result<CuirassBuild> {
     let columns = &mut Columns::of(row);
     let (id, derivation): (i64, String) = (columns.take()?, columns.take()?);
-    let (evaluation, job): (i64, Option<String>) = (columns.take()?, columns.take()?);
-    let Some(job) = job else {
-        return unknown(format!("build {id}: `Derivations` does not have {derivation}"));
-    };
-    let (system, nix_name, code) = (columns.take()?, columns.take()?, columns.take()?);
+    let (evaluation, job) = (columns.take()?, columns.take()?);
+    // Without a row in `Derivations` the three are NULL.
+    let (system, nix_name): (Option<String>, Option<String>) = (columns.take()?, columns.take()?);
+    let (system, nix_name) = (system.unwrap_or_default(), nix_name.unwrap_or_default());
+    let code = columns.take()?;
     let Some(status) = BuildStatus::from_code(code) else {
         return unknown(format!("build {id} has status {code}, which is not known"));
     };

@@ -111,12 +111,12 @@ fn import(
     let outputs = cuirass.outputs().map_err(from)?;
     if outputs != done.outputs {
         progress(Step::Other("outputs that do not lie beside their builds".to_owned()));
-        done.outputs = look_up_outputs(&mut conn, &*cuirass, &path, source)?;
+        done.outputs = look_up_outputs(&mut conn, &*cuirass, &of, &path, source)?;
     }
     progress(Step::Other("what has no place here".to_owned()));
     done.left_out = cuirass.left_out().map_err(from)?;
     if outputs > done.outputs {
-        let (rows, what) = (outputs - done.outputs, "outputs of builds that are not there");
+        let (rows, what) = (outputs - done.outputs, "outputs of builds that were not imported");
         done.left_out.push(LeftOut { table: "Outputs", column: None, rows, what });
     }
     schema::make_indexes(&conn, &|text| progress(Step::Other(text)))
@@ -173,8 +173,10 @@ fn copy(
     let from = |error| ImportError::Source(source.to_owned(), error);
     let after: i64 =
         conn.query_row("SELECT last_build FROM import", [], |row| row.get(0)).map_err(failed)?;
-    let (sender, batches) = mpsc::sync_channel::<Vec<CuirassBuild>>(BATCHES_MAX);
     std::thread::scope(|scope| {
+        // The receiver is dropped when this closure returns an error, before the scope waits for the reader. So the
+        // reader's next send fails.
+        let (sender, batches) = mpsc::sync_channel::<Vec<CuirassBuild>>(BATCHES_MAX);
         let reader = std::thread::Builder::new()
             .name("brigandine-import".to_owned())
             .spawn_scoped(scope, move || -> Result<(), CuirassError> {
@@ -221,6 +223,7 @@ fn copy(
 fn look_up_outputs(
     conn: &mut Connection,
     cuirass: &dyn Source,
+    of: &HashMap<i64, i64>,
     path: &Path,
     source: &Path,
 ) -> Result<i64, ImportError> {
@@ -229,6 +232,9 @@ fn look_up_outputs(
     let mut stored = Ok(0);
     cuirass
         .builds(0, true, &mut |build| {
+            if build.place(of).is_none() {
+                return true;
+            }
             stored = tx
                 .prepare_cached(
                     "INSERT OR IGNORE INTO output (build_id, name, path) VALUES (?1, ?2, ?3)",

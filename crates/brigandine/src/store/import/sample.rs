@@ -84,7 +84,7 @@ impl Sample {
             derivation_key: derivation_key(&derivation),
             derivation,
             evaluation,
-            job: format!("{name}.{system}"),
+            job: Some(format!("{name}.{system}")),
             system: system.to_owned(),
             nix_name: name,
             status,

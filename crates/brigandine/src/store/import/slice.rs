@@ -24,7 +24,8 @@ pub(super) struct Slice {
 }
 
 impl Slice {
-    /// Stores builds with their outputs. `of` maps each evaluation to its specification.
+    /// Stores builds with their outputs. `of` maps each evaluation to its specification. Builds that belong to nothing are
+    /// left out (`unplaced.rs` counts them).
     pub(super) fn store(
         &mut self,
         tx: &Connection,
@@ -42,11 +43,8 @@ impl Slice {
         let mut output =
             tx.prepare_cached("INSERT INTO output (build_id, name, path) VALUES (?1, ?2, ?3)")?;
         for mut build in batch {
-            let Some(specification) = of.get(&build.evaluation) else {
-                let CuirassBuild { id, evaluation, .. } = build;
-                let what = format!("build {id} is of evaluation {evaluation}, which is not there");
-                return Err(CuirassError::Unknown(what));
-            };
+            self.last_build = build.id;
+            let Some((specification, job)) = build.place(of) else { continue };
             if build.status == BuildStatus::Started {
                 // Rescheduled, as Cuirass does when it starts, because no process runs the build any more.
                 build.status = BuildStatus::Scheduled;
@@ -66,7 +64,7 @@ impl Slice {
                 build.derivation_key,
                 specification,
                 build.evaluation,
-                build.job,
+                job,
                 build.system,
                 build.nix_name,
                 build.priority,
@@ -89,15 +87,14 @@ impl Slice {
                 *count += 1;
             }
             *first = (*first).min(build.timestamp.max(UNKNOWN_AT));
-            let systems = self.counts.entry((build.status.code(), *specification)).or_default();
+            let systems = self.counts.entry((build.status.code(), specification)).or_default();
             match systems.get_mut(&build.system) {
                 Some(count) => *count += 1,
                 None => drop(systems.insert(build.system, 1)),
             }
             self.logs += i64::from(build.has_log);
             self.builds += 1;
-            self.last_build = build.id;
-            self.jobs.push((build.evaluation, build.job, build.id));
+            self.jobs.push((build.evaluation, job, build.id));
         }
         Ok(())
     }

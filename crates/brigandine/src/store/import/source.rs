@@ -2,6 +2,7 @@
 
 use crate::model::{BuildStatus, Weather};
 use serde::Serialize;
+use std::collections::HashMap;
 
 /// Why a source cannot be imported.
 #[derive(Debug)]
@@ -82,7 +83,8 @@ pub(super) struct CuirassBuild {
     pub(super) derivation: String,
     pub(super) derivation_key: i64,
     pub(super) evaluation: i64,
-    pub(super) job: String,
+    /// `None`: the source does not say which job it is.
+    pub(super) job: Option<String>,
     pub(super) system: String,
     pub(super) nix_name: String,
     pub(super) status: BuildStatus,
@@ -96,6 +98,14 @@ pub(super) struct CuirassBuild {
     pub(super) max_silent_s: i64,
     pub(super) has_log: bool,
     pub(super) outputs: Vec<(String, String)>,
+}
+
+impl CuirassBuild {
+    /// The specification and the job of the build. `of` maps each evaluation to its specification. `None`: the build
+    /// belongs to nothing that is there.
+    pub(super) fn place(&self, of: &HashMap<i64, i64>) -> Option<(i64, String)> {
+        Some((*of.get(&self.evaluation)?, self.job.clone()?))
+    }
 }
 
 /// Something of the source that was not imported.

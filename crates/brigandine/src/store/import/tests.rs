@@ -311,8 +311,7 @@ fn what_is_not_understood_is_refused_by_its_name() {
         ("DROP TABLE Inputs", "no table `Inputs`"),
         ("UPDATE Builds SET status = 9 WHERE rowid = 8", "build 8 has status 9"),
         ("ALTER TABLE Builds ADD COLUMN weather DEFAULT 4", "build 7 has weather 4"),
-        ("DELETE FROM Evaluations WHERE id = 3", "build 7 is of evaluation 3"),
-        ("UPDATE Evaluations SET specification = 'x' WHERE id = 5", "evaluation 5 is of `x`"),
+        ("UPDATE Specifications SET name = 'grid'", "`/jobset/NAME/grid`"),
         ("UPDATE Specifications SET name = 'a/b'", "specification `a/b`"),
     ] {
         let directory = tempfile::tempdir().expect("a directory");
@@ -328,4 +327,65 @@ fn what_is_not_understood_is_refused_by_its_name() {
     std::fs::write(&path, "no database at all, however long it may be").expect("a file");
     let error = import(&path, &directory.path().join("state")).expect_err("no database");
     assert!(error.contains("not a database"), "{error}");
+}
+
+#[test]
+fn rows_that_belong_to_nothing_are_left_out_and_counted() {
+    let lost = "UPDATE Evaluations SET specification = 'x' WHERE id = 5";
+    for (change, evaluations, builds, left) in [
+        ("DELETE FROM Evaluations WHERE id = 3", 1, 4, &[("Builds", 2), ("Outputs", 3)][..]),
+        (lost, 1, 2, &[("Evaluations", 1), ("Builds", 4), ("Outputs", 2)][..]),
+        (
+            "UPDATE Evaluations SET specification = NULL WHERE id = 5",
+            1,
+            2,
+            &[("Evaluations", 1), ("Builds", 4), ("Outputs", 2)][..],
+        ),
+        ("UPDATE Builds SET evaluation = NULL WHERE rowid = 13", 2, 5, &[("Builds", 1)][..]),
+    ] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let source = august(directory.path());
+        connection(&source).execute_batch(change).expect(change);
+        let state = directory.path().join("state");
+        let done = import(&source, &state).expect(change);
+        assert_eq!((done.evaluations, done.builds), (evaluations, builds), "{change}");
+        let found: Vec<_> = done.left_out.iter().map(|left| (left.table, left.rows)).collect();
+        assert_eq!(found, left, "{change}");
+        let whole = connection(&StateDir::new(&state).database());
+        let strays = "SELECT (SELECT count(*) FROM pragma_foreign_key_check), (SELECT sum(builds) FROM build_count)";
+        let strays: (i64, i64) = whole.query_row(strays, [], |row| row.try_into()).expect("counts");
+        assert_eq!(strays, (0, builds), "{change}");
+    }
+}
+
+#[test]
+fn builds_without_a_row_that_names_their_job_are_left_out_and_counted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let old = august(directory.path());
+    let attach = format!("ATTACH '{}' AS old", old.display());
+    let more = "DELETE FROM Derivations WHERE derivation = '/gnu/store/b-y.drv'";
+    let source = make(directory.path(), "july.sqlite", &[&attach, BOTH, EVALUATIONS, JULY, more]);
+    let done = import(&source, &directory.path().join("state")).expect("imports");
+    assert_eq!((done.builds, done.outputs), (5, 4));
+    let found: Vec<_> = done.left_out.iter().map(|left| (left.table, left.rows)).collect();
+    assert_eq!(found, [("Builds", 1), ("Outputs", 1)]);
+}
+
+#[test]
+fn an_import_that_fails_ends_however_many_builds_are_left() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let source = august(directory.path());
+    // The first build cannot be stored, because it has two outputs of one name.
+    let more = "CREATE TABLE Other AS SELECT * FROM Outputs
+          UNION ALL SELECT '/gnu/store/a-x.drv', 'out', 'another' ORDER BY derivation;
+        DROP TABLE Outputs;
+        ALTER TABLE Other RENAME TO Outputs;
+        WITH RECURSIVE n (i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+        INSERT INTO Builds (rowid, derivation, evaluation, job_name, system, nix_name, log, status,
+          timestamp, starttime, stoptime)
+        SELECT i, i || '.drv', 5, 'x.s', 's', 'x', '', 0, 200, 210, 220 FROM n";
+    connection(&source).execute_batch(more).expect(more);
+    let error =
+        import(&source, &directory.path().join("state")).expect_err("build 7 cannot be stored");
+    assert!(error.contains("UNIQUE"), "{error}");
 }
