@@ -97,7 +97,11 @@ pub(super) fn lock(state: &Path) -> Result<File, AppError> {
     let file = lock_file(&path)?;
     for _ in 0..LOCK_TRIES {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => {
+                // A server that was killed has left this file. Commands would take it for that of this process.
+                let _ = std::fs::remove_file(StateDir::new(state).server());
+                return Ok(file);
+            }
             Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
             Err(std::fs::TryLockError::Error(error)) => return Err(AppError::File(path, error)),
         }
@@ -142,7 +146,7 @@ pub(super) async fn supervisors(state: &Path) -> Result<Arc<Supervisors>, AppErr
     let begun = tokio::task::spawn_blocking(move || Cgroups::begin(&name)).await;
     let cgroups = match begun.unwrap_or_else(|error| Err(error.to_string())) {
         Ok(cgroups) => {
-            tracing::info!(kept = cgroups.describe(), "builds have control groups (cgroup v2)");
+            tracing::info!("builds have control groups (cgroup v2): {}", cgroups.describe());
             Some(cgroups)
         }
         Err(why) => {

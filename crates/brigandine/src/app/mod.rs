@@ -13,6 +13,7 @@
 mod actions;
 mod error;
 mod files;
+mod ground;
 mod isolation;
 mod lock;
 mod one_shot;
@@ -22,6 +23,7 @@ mod tasks;
 mod wake;
 
 pub use error::AppError;
+pub(crate) use ground::Ground;
 pub(crate) use lock::{make_state, prune};
 pub(crate) use running::{RunningServer, running_server};
 pub(crate) use wake::{Presence, Served, served, tell, wake};
@@ -94,7 +96,7 @@ struct Shared {
     /// The first required task that exited, and why; `None`: all of them run.
     failed: watch::Sender<Option<(String, String)>>,
     /// The lock of the state directory, held while the server runs. The kernel releases it even after `kill -9`.
-    lock: File,
+    lock: Arc<File>,
 }
 
 /// A specification that has a monitor.

@@ -1,7 +1,8 @@
 //! A file in the state directory that tells commands about the running server.
 //!
-//! The server writes the file when it starts, and removes it when it ends. A killed server leaves the file until the
-//! next start, so commands read it only while a server runs.
+//! The server writes the file when it starts, or begins to wait for the database, and removes the file when it ends. A
+//! killed server leaves the file until a process next locks the state directory, so commands read the file only while
+//! the directory is locked.
 
 use super::wake::{Served, served};
 use crate::model::{Keep, Timestamp, Unused};

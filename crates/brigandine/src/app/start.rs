@@ -1,11 +1,11 @@
 //! How the server starts: the order in which the parts are opened, and what is recovered before a task runs.
 
-use super::lock::{keep_private, lock, recover, supervisors};
-use super::{App, AppError, Shared, isolation};
+use super::ground::Ground;
+use super::lock::{keep_private, recover};
+use super::{App, AppError, Shared};
 use crate::build::{Allowed, Builder, LocalExecutor};
 use crate::config::Config;
 use crate::evaluate::EvaluatorSettings;
-use crate::health::Health;
 use crate::input::{Checkouts, Repositories};
 use crate::log::Logs;
 use crate::measure::Meters;
@@ -14,15 +14,10 @@ use crate::os::state_dir::StateDir;
 use crate::outputs::Outputs;
 use crate::retention::Retention;
 use crate::store;
-use rustix::fs::Mode;
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, watch};
 
-/// How many events a slow receiver may lag behind.
-const EVENTS: usize = 4096;
 /// The most fetches that hold a turn, and the most fetches that run, with and without a turn (`monitor::Turns`).
 const FETCHES: (usize, usize) = (8, 128);
 /// The most evaluations that hold a turn, and the most that run, with and without a turn.
@@ -40,30 +35,23 @@ impl App {
     /// # Errors
     /// The directory is in use or cannot be used, and nothing was changed; or the database failed during the recovery,
     /// which the next start continues.
+    pub async fn start(config: Config) -> Result<Self, AppError> {
+        Self::open(&Ground::take(config).await?).await
+    }
+
+    /// Opens the database, and recovers from a server that was killed. No task runs yet.
+    ///
+    /// # Errors
+    /// The database cannot be opened, or failed during the recovery. The next call continues.
     #[expect(
         clippy::too_many_lines,
         reason = "the parts of a server in the order in which each needs those before it"
     )]
-    pub async fn start(mut config: Config) -> Result<Self, AppError> {
-        std::fs::create_dir_all(&config.state)
-            // The mode is set first, because files in the directory may be readable by others for a moment after they
-            // are made.
-            .and_then(|()| std::fs::set_permissions(&config.state, Permissions::from_mode(0o700)))
-            .and_then(|()| config.state.canonicalize())
-            .map(|state| config.state = state)
-            .map_err(|error| AppError::State(config.state.clone(), error))?;
-        // Files in the directory get the usual modes, because the user that runs builds must be able to read the part
-        // that the sandbox shows. The mode of the directory itself keeps other users out.
-        rustix::process::umask(Mode::from_raw_mode(0o022));
+    pub(crate) async fn open(ground: &Ground) -> Result<Self, AppError> {
+        let Ground { config, lock, events, health, supervisors, sandbox, .. } = ground;
         let (state, limits) = (config.state.clone(), config.limits.clone());
         let files = StateDir::new(&state);
-        let lock = lock(&state)?;
-        let events = broadcast::Sender::new(EVENTS);
         let files_failed = |error| AppError::File(state.clone(), error);
-        let health = Health::watch(files.disks(), limits.disk_reserve, events.clone())
-            .map_err(files_failed)?;
-        let supervisors = supervisors(&state).await?;
-        let sandbox = isolation::choose(&config, &supervisors).await?;
         let isolation = sandbox.class();
         let database = store::open(&state).await?;
         keep_private(&state)?;
@@ -77,7 +65,7 @@ impl App {
             limits.fetch_time,
             &started.state_id,
             config.git_filters.clone(),
-            Arc::clone(&supervisors),
+            Arc::clone(supervisors),
         ));
         let checkouts =
             Arc::new(Checkouts::new(Arc::clone(&repositories), files.checkouts(), CHECKOUTS_KEPT));
@@ -94,7 +82,7 @@ impl App {
         let executor = LocalExecutor::new(
             &state,
             Arc::clone(&checkouts),
-            Arc::clone(&supervisors),
+            Arc::clone(supervisors),
             &started.state_id,
             Allowed {
                 sandbox: sandbox.clone(),
@@ -119,8 +107,8 @@ impl App {
             logs: logs.clone(),
             evaluator: EvaluatorSettings {
                 program: std::env::current_exe().unwrap_or_else(|_| "brigandine".into()),
-                supervisors,
-                sandbox,
+                supervisors: Arc::clone(supervisors),
+                sandbox: sandbox.clone(),
                 state_id: started.state_id,
                 timeout: limits.evaluation_time,
                 output_bytes_max: limits.evaluation_output,
@@ -145,9 +133,9 @@ impl App {
             web: database.client("web"),
             main: database,
             logs,
-            health,
+            health: health.clone(),
             meters,
-            events,
+            events: events.clone(),
             builder,
             retention,
             prune: Notify::new(),
@@ -162,9 +150,9 @@ impl App {
             monitored: AtomicBool::new(false),
             stop: watch::Sender::new(false),
             failed: watch::Sender::new(None),
-            config,
+            config: config.clone(),
             systems,
-            lock,
+            lock: Arc::clone(lock),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

@@ -19,7 +19,7 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use super::Failure;
 use super::spec::word;
-use crate::app::{App, AppError};
+use crate::app::{App, AppError, Ground};
 use crate::cli;
 use crate::config::{self, Config, LogFormat};
 use crate::http::{self, Token};
@@ -182,6 +182,8 @@ struct Waiting {
     web: config::Web,
     why: Arc<Mutex<String>>,
     site: Option<(watch::Sender<bool>, JoinHandle<()>)>,
+    /// `None`: the state directory could not be locked yet.
+    ground: Option<Arc<Ground>>,
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "stands in `map_err`")]
@@ -199,6 +201,7 @@ impl Waiting {
             web,
             why: Arc::default(),
             site: None,
+            ground: None,
         })
     }
 
@@ -223,6 +226,9 @@ impl Waiting {
         if *why != text {
             tracing::error!("{text}");
             *why = text;
+            if let Some(ground) = &self.ground {
+                ground.note_waiting(self.address);
+            }
         }
         drop(why);
         if let Some(listener) = self.listener.take() {
@@ -259,7 +265,9 @@ async fn start(
     specifications: Vec<(PathBuf, Specification)>,
     waiting: &mut Waiting,
 ) -> Result<App, Failure> {
-    let app = waiting.wait_for(async || App::start(config.clone()).await).await?;
+    let ground = Arc::new(waiting.wait_for(async || Ground::take(config.clone()).await).await?);
+    waiting.ground = Some(Arc::clone(&ground));
+    let app = waiting.wait_for(async || App::open(&ground).await).await?;
     if !specifications.is_empty() {
         let (files, specifications): (Vec<_>, Vec<_>) = specifications.into_iter().unzip();
         let load = async || app.load(specifications.clone(), config.replace).await;

@@ -231,18 +231,24 @@ fn lines(status: &Status) -> Vec<String> {
         all.push(format!("tasks    {rest} run, and {monitors} that look at inputs"));
     }
     let Queue { running, scheduled } = status.queue;
-    all.push(format!("builds   {running} running, {scheduled} waiting"));
+    // Without a server this is what the last one has stored.
+    let seen = if status.server.is_some() { "" } else { ", when a server last ran" };
+    all.push(format!("builds   {running} running, {scheduled} waiting{seen}"));
     for Running { id, specification, job, seconds } in &status.running {
-        all.push(format!("         #{id} {specification}:{job}, for {}", span(*seconds)));
+        let time = match &status.server {
+            Some(_) => format!(", for {}", span(*seconds)),
+            None => String::new(),
+        };
+        all.push(format!("         #{id} {specification}:{job}{time}"));
     }
     let unlisted = running - status.running.len() as i64;
     if unlisted > 0 {
         all.push(format!("         and {unlisted} more"));
     }
     all.push(match status.inputs.len() {
-        0 => "inputs   all can be reached".to_owned(),
-        1 => "inputs   of 1 specification cannot be reached".to_owned(),
-        many => format!("inputs   of {many} specifications cannot be reached"),
+        0 => format!("inputs   all can be reached{seen}"),
+        1 => format!("inputs   of 1 specification cannot be reached{seen}"),
+        many => format!("inputs   of {many} specifications cannot be reached{seen}"),
     });
     for Input { specification, error, failures, .. } in status.inputs.iter().take(INPUTS_MAX) {
         let times = if *failures == 1 { "time" } else { "times" };
@@ -335,6 +341,17 @@ mod tests {
             "builds   12 running, 3 waiting\n         #7 hello:compile, for 1 min 1 s\n         and 11 more",
             "inputs   of 1 specification cannot be reached\n         odd (3 times):\n         ssh: connect",
             "disk     3.0 GiB of 10",
+        ] {
+            assert!(text.contains(said), "{said:?} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn without_a_server_the_lines_say_that_they_are_of_the_past() {
+        let text = lines(&Status { server: None, ..status() }).join("\n");
+        for said in [
+            "builds   12 running, 3 waiting, when a server last ran\n         #7 hello:compile\n",
+            "cannot be reached, when a server last ran\n",
         ] {
             assert!(text.contains(said), "{said:?} is not in\n{text}");
         }

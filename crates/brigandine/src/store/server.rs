@@ -32,8 +32,9 @@ pub enum OpenError {
     Schema(PathBuf, #[source] SchemaError),
     /// The file is empty or gone, although there are build logs or outputs.
     #[error(
-        "{0} is empty or gone, but there are build logs or outputs beside it (or its -wal): put the file back, from a \
-         backup if need be; to begin anew, move the whole state directory away"
+        "{0} is empty or gone, but there are build logs or outputs beside it (or its -wal): put the file back, with the \
+         -wal that it had; or put a backup in its place, and remove the -wal and -shm that are there, which are not the \
+         backup's; to begin anew, move the whole state directory away"
     )]
     Emptied(PathBuf),
     /// An older file could not be copied before its migration.
@@ -104,11 +105,16 @@ pub(crate) async fn open(state: &Path) -> Result<Database, OpenError> {
     let migrated = with_progress(&progress, migrated.into_future()).await.map_err(failed)?;
     migrated.map_err(|error| OpenError::Schema(path.clone(), error))?;
     if let Some(copied) = copied {
+        // After a server was killed, the WAL has writes of the newer schema. SQLite would apply them to the copy.
+        let [wal, index] = StateDir::new(state).wal();
         tracing::warn!(
-            copy = %copied.display(),
-            "the database was brought from schema {before} to {}; as it was before it is in the copy: to go back, \
-             stop the server, put the copy in the place of {}, and start the older program; else remove it",
+            "the database was brought from schema {before} to {}; to go back, stop the server, remove {} and {}, copy \
+             {} to {}, and start the older program: what is stored from now on is lost then; once the new version runs \
+             well, remove that copy",
             schema::VERSION,
+            wal.display(),
+            index.display(),
+            copied.display(),
             path.display()
         );
     }

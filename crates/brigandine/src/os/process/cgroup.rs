@@ -94,17 +94,22 @@ impl Cgroups {
         Ok(Self { folder, controllers, serial: AtomicU64::new(0) })
     }
 
-    /// Says for people what the kernel bounds by these groups.
-    pub(crate) fn describe(&self) -> String {
-        let kept = match (self.controllers.memory, self.controllers.pids) {
-            (true, true) => "memory and processes",
-            (true, false) => "memory",
-            (false, true) => "processes",
-            (false, false) => {
-                return "the kernel ends them, where it gives no namespace".to_owned();
+    /// Says for people what these groups are for.
+    pub(crate) const fn describe(&self) -> &'static str {
+        match (self.controllers.memory, self.controllers.pids) {
+            (true, true) => "the kernel enforces the limits on their memory and processes",
+            (true, false) => {
+                "the kernel enforces the limit on their memory; the number of their processes is measured (no \
+                 controller `pids`)"
             }
-        };
-        format!("the kernel bounds {kept}")
+            (false, true) => {
+                "the kernel enforces the limit on their processes; their memory is measured (no controller `memory`)"
+            }
+            (false, false) => {
+                "only to end builds where there is no namespace; their memory and processes are measured (no \
+                 controllers `memory`, `pids`)"
+            }
+        }
     }
 
     /// A group for the next program.

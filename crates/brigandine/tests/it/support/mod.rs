@@ -306,6 +306,18 @@ impl Process {
         }
     }
 
+    /// The lines on standard error up to the one that contains this text.
+    pub(crate) fn traced(&self, text: &str) -> Vec<String> {
+        let mut seen: Vec<String> = Vec::new();
+        while !seen.last().is_some_and(|line| line.contains(text)) {
+            let Ok(line) = self.stderr.recv_timeout(PATIENCE) else {
+                panic!("no {text:?} in\n{}", seen.join("\n"));
+            };
+            seen.push(line);
+        }
+        seen
+    }
+
     /// The next line on standard output.
     pub(crate) fn line(&self) -> String {
         self.stdout.recv_timeout(PATIENCE).expect("a line in time")

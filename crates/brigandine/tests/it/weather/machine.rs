@@ -291,6 +291,35 @@ fn a_server_that_starts_while_the_database_is_locked_waits_and_says_so() {
 }
 
 #[test]
+fn status_tells_of_the_server_that_waits_and_not_of_the_one_that_was_killed() {
+    let place = place(&[("job", "command = \"true\"")]);
+    let mut killed = Process::start(place.command(&[]));
+    address(&killed);
+    killed.child.kill().expect("kill -9");
+    killed.child.wait().expect("its status");
+    let other = place.database();
+    other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    let server = Process::start(place.command(&[]));
+    let address = address(&server);
+    let ended = run(place.tool(&["status"]));
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+    for said in [
+        &*format!("process {}", server.child.id()),
+        &*format!("http://{address}\n"),
+        "the server waits to start",
+    ] {
+        assert!(ended.stdout.contains(said), "no {said:?} in {}", ended.stdout);
+    }
+    other.execute_batch("ROLLBACK").expect("let go");
+    // How builds are isolated is decided, and said, once, however often the server tries to start.
+    let lines = server.traced("the server runs");
+    let said = lines.iter().filter(|line| line.contains("run WITHOUT a sandbox")).count();
+    assert_eq!(said, 1, "{lines:?}");
+    server.signal("TERM");
+    assert!(server.end().success());
+}
+
+#[test]
 fn an_idle_server_notices_that_the_database_is_locked_and_says_so_to_monitors() {
     let place = place(&[("job", "command = \"true\"")]);
     let server = Process::start(place.command(&[]));

@@ -57,6 +57,9 @@ fn limits_are_written_where_their_controllers_are_passed_on() {
         let own = looks_like_a_group(controllers);
         let groups = Cgroups::below(own.path(), "it").expect("groups");
         assert_eq!(groups.controllers, Controllers { memory, pids }, "{controllers}");
+        // What is missing is named.
+        assert_eq!(groups.describe().contains("`memory`"), !memory, "{controllers}");
+        assert_eq!(groups.describe().contains("`pids`"), !pids, "{controllers}");
         let wanted = groups.next();
         assert_eq!(wanted.controllers.any(), memory || pids, "{controllers}");
         assert_ne!(wanted.path, groups.next().path);
