@@ -1,5 +1,5 @@
-//! The library's tests of what has a connection longest, or ends it, and of closures on their callers' stacks. The
-//! step `asan` compiles them here without the hundred crates that the library's other tests need.
+//! The library's tests of connections that are held for long, by snapshots and by closures on their callers' stacks, and
+//! of how connections end. The step `asan` compiles them here without the hundred crates that the other tests need.
 
 #![expect(
     clippy::disallowed_methods,

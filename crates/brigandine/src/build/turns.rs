@@ -26,7 +26,7 @@ mod stops;
 use super::builder::{Builder, BuilderSettings, Stop};
 use super::dispatch::{BuildJob, DispatchEvent, Dispatcher, EndRequest, Lost, Outcome};
 use super::end::{End, Running};
-use super::refusals::{Refused, Unstartable};
+use super::refusals::{RefusedEnd, Unstartable};
 use super::state::{Happening, State};
 use crate::health::{self, Health};
 use crate::log::Logs;
@@ -94,8 +94,8 @@ struct Loop<D> {
     running: HashMap<BuildId, Running>,
     /// Received ends that are not written yet. Their builds are in `running`.
     ends: Vec<End>,
-    /// Ends that could not be written, each by itself (BUILD8). Bounded: see [`Refused`].
-    refused: Vec<Refused>,
+    /// Ends that could not be written, each by itself (BUILD8). Bounded: see [`RefusedEnd`].
+    refused: Vec<RefusedEnd>,
     /// How many times in a row an end in `refused` met an error that is no refusal.
     stuck: usize,
     /// `true`: the queue may have a build that can be started.
@@ -340,7 +340,7 @@ impl<D: Dispatcher> Loop<D> {
                 specification = ended.as_ref().map(|ended| &*ended.specification),
                 job = ended.as_ref().map(|ended| &*ended.job),
                 status = %finish.status,
-                why = finish.message,
+                why = Some(&*finish.message).filter(|why| !why.is_empty()),
                 "build ended"
             ),
             // The log stays, because it shows what was done before the worker vanished or the server was stopped.

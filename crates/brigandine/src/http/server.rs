@@ -34,6 +34,7 @@ use super::host::Arrival;
 use super::meters::HttpMeters;
 use super::socket::{Flags, Socket, end_of_answers};
 use crate::config::Web;
+use crate::os::file::has_no_room;
 
 /// The most bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -129,15 +130,6 @@ fn bounds(web: &Web) -> Bounds {
         );
     }
     bounds
-}
-
-/// Whether accepting failed because this process or machine has no room, and not because of the client.
-fn has_no_room(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let errno = Errno::from_io_error(error);
-    errno.is_some_and(|errno| {
-        [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&errno)
-    })
 }
 
 /// What all connections share.

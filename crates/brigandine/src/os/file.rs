@@ -1,6 +1,7 @@
 //! Files that people name (configuration, specifications, tokens), and calls that block on files.
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -51,6 +52,12 @@ pub(crate) async fn blocking<T: Send + 'static>(
 /// Whether an error says that the disk or a quota is full.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether an error says that this process or machine has no room for another open file.
+pub(crate) fn has_no_room(error: &io::Error) -> bool {
+    let lacks = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| lacks.contains(&errno))
 }
 
 /// The most characters of a path that a message shows.

@@ -6,5 +6,6 @@ pub(crate) mod file;
 pub(crate) mod folder;
 pub(crate) mod process;
 pub(crate) mod sandbox;
+mod stat;
 pub(crate) mod state_dir;
 pub(crate) mod usage;

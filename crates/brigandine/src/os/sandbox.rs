@@ -182,9 +182,8 @@ const PROBE_USER: &str =
 /// The status of [`PROBE_USER`] if it has named an argument.
 const CHANGEABLE: i32 = 77;
 
-/// Runs a program as `user` that writes a file in a directory below `work`. This fails if the server is root without
-/// the right to make a mount namespace. Returns the first of these directories that the user may change, as the kernel
-/// itself says; `None`: none of them.
+/// Returns the first of `directories` that the user may change, by the kernel's own answer; `None`: the user may change
+/// none. The program that asks also writes a file below `work`, which shows whether anything runs as this user at all.
 ///
 /// # Errors
 /// Why nothing can run as this user, for people.
@@ -195,13 +194,16 @@ pub(crate) async fn probe_user(
     directories: &[&Path],
 ) -> Result<Option<PathBuf>, String> {
     let sandbox = Sandbox { bubblewrap: None, user: Some(user) };
-    let failed = |error: io::Error| match error.kind() {
+    let failed = |error: io::Error| {
+        match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            "root has no right to namespaces here, which it takes to \
-            show a user its directory (CAP_SYS_ADMIN)"
+            "root may not make a mount namespace here, and without one a build user cannot reach its \
+             directory: give the server CAP_SYS_ADMIN (in a container `--cap-add SYS_ADMIN`), or run the \
+             server as a user that is not root"
                 .to_owned()
         }
         _ => error.to_string(),
+    }
     };
     let directory = tempfile::tempdir_in(work).map_err(|error| error.to_string())?;
     sandbox.give(directory.path()).map_err(failed)?;

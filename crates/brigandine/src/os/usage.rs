@@ -1,5 +1,6 @@
 //! What this process uses of the machine, as `/proc` says.
 
+use super::stat::fields;
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 use std::io;
@@ -24,10 +25,7 @@ impl Usage {
     /// `/proc` cannot be read.
     pub(crate) fn read() -> io::Result<Self> {
         let text = std::fs::read_to_string("/proc/self/stat")?;
-        // The second field is the name of the program in parentheses, which may hold anything.
-        let fields = text.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
-        let fields: Vec<u64> =
-            fields.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+        let fields: Vec<u64> = fields(&text).map(|field| field.parse().unwrap_or(0)).collect();
         // `fields` begins with the third field of proc(5).
         let field = |number: usize| fields.get(number - 3).copied().unwrap_or(0);
         let ticks = field(14).saturating_add(field(15));

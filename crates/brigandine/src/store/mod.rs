@@ -32,7 +32,7 @@ pub use server::{OpenError, open_as_it_is};
 pub use specifications::{Loaded, specifications};
 
 pub(crate) use builds::{
-    Abandoned, Claim, JobFilter, KILLED, Latest, Pending, REFUSED_MAX, Recovered, Refused,
+    Abandoned, Claim, JobFilter, KILLED, Latest, Pending, REFUSED_MAX, Recovered, RefusedStart,
     WholeQueue, abandon, build_details, build_ids, build_named, builds_of_output, cancel, claim,
     ended_per_period, evaluations_of_build, job_page, latest_builds, latest_of_job, lose, needs,
     pending_builds, product, products, queue, queue_counts, rebuild, recover, restart,

@@ -275,22 +275,24 @@ async fn the_queue_says_of_each_build_why_it_waits() {
 async fn a_build_that_the_database_refuses_to_reschedule_keeps_no_server_from_starting() {
     let other = BuildId::new(1008);
     let id = BuildId::new(1006);
-    for (trouble, expected) in [
-        ("", BuildStatus::Scheduled),
+    let no_change = "CREATE TRIGGER refuse BEFORE UPDATE ON build WHEN old.id = 1006
+         BEGIN SELECT RAISE(ABORT, 'refused'); END";
+    // Whether the build has a definition, and how it is afterwards.
+    for (trouble, is_known, expected) in [
+        ("", true, BuildStatus::Scheduled),
         (
             "CREATE TRIGGER refuse BEFORE UPDATE ON build WHEN old.id = 1006 AND new.status = -2
              BEGIN SELECT RAISE(ABORT, 'refused'); END",
+            true,
             BuildStatus::FailedOther,
         ),
-        (
-            "CREATE TRIGGER refuse BEFORE UPDATE ON build WHEN old.id = 1006
-             BEGIN SELECT RAISE(ABORT, 'refused'); END",
-            BuildStatus::Started,
-        ),
+        (no_change, true, BuildStatus::Started),
+        (no_change, false, BuildStatus::Started),
     ] {
         let database = sample().await;
         let text = format!(
-            "INSERT INTO definition (build_id, text) VALUES (1006, '{{}}'), (1007, '{{}}'), (1008, '{{}}');
+            "INSERT INTO definition (build_id, text) VALUES (1007, '{{}}'), (1008, '{{}}');
+             INSERT INTO definition (build_id, text) SELECT 1006, '{{}}' WHERE {is_known};
              {trouble}"
         );
         database.exclusive(move |conn| conn.execute_batch(&text)).await.expect("made");
@@ -304,6 +306,7 @@ async fn a_build_that_the_database_refuses_to_reschedule_keeps_no_server_from_st
         let recovered = write(&database, |tx| recover(tx, 1_800_000_001)).await;
         let refused: Vec<BuildId> = recovered.refused.iter().map(|(id, _)| *id).collect();
         assert_eq!(refused, if trouble.is_empty() { vec![] } else { vec![id] });
+        assert_eq!(recovered.gone, 0, "{trouble} {is_known}");
         let both = database.read(move |s| Ok((build(s, id)?, build(s, other)?)));
         let (bad, good) = both.await.expect("reads");
         assert_eq!(bad.expect("there").status, expected, "{trouble}");

@@ -179,10 +179,14 @@ impl DatabaseFile {
         }
     }
 
-    /// Whether the WAL must be copied back and emptied when the file is given up, because the next opener of the file
-    /// would not find it, or would take it for the WAL of another file. `false` also if the WAL may belong to another
-    /// process by now: at its name, or at that of its index, there is a file that the writer has not opened, or it is
-    /// not known what is there.
+    /// Whether the WAL must be copied back and emptied when the file is given up.
+    ///
+    /// | the file | its WAL | WAL and index are the writer's | |
+    /// |---|---|---|---|
+    /// | in its place | there | yes | no: the next opener finds both |
+    /// | gone, or another is there | there | yes | yes: it would be taken for the WAL of another file |
+    /// | any | gone | yes | yes: the next opener would not find it |
+    /// | any | any | no, or not known | no: it may belong to another process |
     pub(crate) fn must_empty_wal(&self) -> bool {
         let (Some(path), watched) = (self.path(), lock(&self.watched)) else { return false };
         let (Some(main), Some([wal, index])) = (watched.main, watched.beside) else { return false };

@@ -16,7 +16,7 @@
 use super::{Loop, RETRY, is_last};
 use crate::build::dispatch::Dispatcher;
 use crate::build::end::End;
-use crate::build::refusals::Refused;
+use crate::build::refusals::RefusedEnd;
 use crate::build::state::LOSSES_MAX;
 use crate::health;
 use crate::model::{self, BuildId, BuildLogFile, Timestamp};
@@ -48,7 +48,7 @@ impl<D: Dispatcher> Loop<D> {
     /// No later call can succeed.
     pub(super) async fn one_by_one(&mut self, now: Timestamp) -> Result<(), DatabaseError> {
         for end in std::mem::take(&mut self.ends) {
-            self.write_alone(Refused { end, times: 0, due: Instant::now() }, now).await?;
+            self.write_alone(RefusedEnd { end, times: 0, due: Instant::now() }, now).await?;
         }
         Ok(())
     }
@@ -76,7 +76,7 @@ impl<D: Dispatcher> Loop<D> {
     /// Writes one end, or gives it up, or keeps it for later. `false`: it met an error that is no refusal.
     async fn write_alone(
         &mut self,
-        Refused { end, times, .. }: Refused,
+        RefusedEnd { end, times, .. }: RefusedEnd,
         now: Timestamp,
     ) -> Result<bool, DatabaseError> {
         let stored = end.clone();
@@ -97,10 +97,10 @@ impl<D: Dispatcher> Loop<D> {
         let times = times + u32::from(is_refusal);
         let due = Instant::now() + RETRY;
         if times < TRIES {
-            self.refused.push(Refused { end, times, due }); // BUILD3
+            self.refused.push(RefusedEnd { end, times, due }); // BUILD3
         } else if let Some(end) = end.instead(&error.to_string(), now) {
             // It counts as refused, so that its room stays free.
-            self.refused.push(Refused { end, times: 1, due: Instant::now() });
+            self.refused.push(RefusedEnd { end, times: 1, due: Instant::now() });
         } else {
             self.leave(&end);
         }
@@ -114,6 +114,7 @@ impl<D: Dispatcher> Loop<D> {
             self.unstartable.given_up.insert(id);
         }
         self.resting.remove(&id);
+        self.unstartable.times.remove(&id);
         tracing::error!(
             build = %id,
             "the database refuses every change of a build: it is left as it is until the next start of the server; \
@@ -123,8 +124,8 @@ impl<D: Dispatcher> Loop<D> {
     }
 
     /// Lets builds pause that the database refuses to start, and gives up those that it has refused too often.
-    pub(super) fn note_unstartable(&mut self, refused: Vec<store::Refused>, now: Timestamp) {
-        for store::Refused { id, why } in refused {
+    pub(super) fn note_unstartable(&mut self, refused: Vec<store::RefusedStart>, now: Timestamp) {
+        for store::RefusedStart { id, why } in refused {
             let times = self.unstartable.times.entry(id).or_default();
             *times += 1;
             let times = *times;

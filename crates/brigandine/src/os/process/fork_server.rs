@@ -1,6 +1,7 @@
 //! The server's side of the fork server: how the server starts it and sends it messages.
 
-use super::{order, serve, tree};
+use super::tree::{self, Pauses};
+use super::{order, serve};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
@@ -15,7 +16,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -54,14 +54,9 @@ impl ForkServers {
     /// whether another one may be alive.
     fn kill_orphans(&self) -> bool {
         let known: Vec<i32> = self.ids.iter().copied().collect();
-        tree::kill(&known);
-        tree::reap(&known)
+        tree::kill_and_reap(&known)
     }
 }
-
-/// The shortest and the longest pause between two attempts to kill orphans.
-const PAUSE_MIN: Duration = Duration::from_millis(5);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Kills what a killed fork server left behind. A thread kills what cannot be killed at once.
 pub(super) fn end_orphans() {
@@ -70,10 +65,9 @@ pub(super) fn end_orphans() {
         return;
     }
     let repeat = || {
-        let mut pause = PAUSE_MIN;
+        let mut pauses = Pauses::new();
         loop {
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(PAUSE_MAX);
+            std::thread::sleep(pauses.take());
             let mut servers = fork_servers();
             if !servers.kill_orphans() {
                 servers.ending = false;
@@ -85,7 +79,8 @@ pub(super) fn end_orphans() {
         Ok(_) => servers.ending = true,
         Err(error) => tracing::error!(
             %error,
-            "no thread can be started to kill what a killed supervisor left: processes of builds may be alive"
+            "no thread can be started to kill what a killed fork server left, so processes of builds may be alive: end \
+             the children of this process that are no `brigandine: supervisor`, or restart the server"
         ),
     }
 }

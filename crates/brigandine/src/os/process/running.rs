@@ -35,8 +35,8 @@ impl Running {
     ) -> io::Result<Self> {
         let sent = stream.write_all(launch).await;
         if sent.is_err() {
-            // The supervisor sees the end of an incomplete launch, and the refusal of one that was not read is
-            // received.
+            // The supervisor refuses without reading the launch if it cannot run it. So this error does not end the
+            // conversation: the supervisor's report is read below.
             let _ = stream.shutdown().await;
         }
         let mut running = Self { supervisor: BufReader::new(stream), line: Vec::new(), group };

@@ -3,7 +3,7 @@
 use super::namespace::Namespaces;
 use super::order::receive;
 use super::supervisor::supervise;
-use super::tree;
+use super::tree::{self, Pauses};
 use crate::os::ffi::{self, Forked, SingleThread};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
@@ -16,8 +16,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// The time between two searches for orphans.
-const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 /// The time between two searches for stopped supervisors.
 const WATCH: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
@@ -48,11 +46,11 @@ pub(super) fn serve() -> io::Result<()> {
     // `None`: nothing more is forked. The server notices, because the socket is closed.
     let mut control = Some(control);
     let mut supervisors: Vec<Supervisor> = Vec::new();
-    // `true`: a supervisor was killed, and some of its descendants may be alive.
-    let mut orphans = false;
+    // `Some`: a supervisor was killed, and some of its descendants may be alive.
+    let mut orphans: Option<Pauses> = None;
     let mut watched = Instant::now();
-    while control.is_some() || orphans || !supervisors.is_empty() {
-        if wait(control.as_ref(), &supervisors, orphans)? {
+    while control.is_some() || orphans.is_some() || !supervisors.is_empty() {
+        if wait(control.as_ref(), &supervisors, orphans.as_mut())? {
             match control.as_ref().map(receive) {
                 // The message has refused its program.
                 Some(Ok(Some((_, descriptors)))) if descriptors.is_empty() => {}
@@ -78,12 +76,17 @@ pub(super) fn serve() -> io::Result<()> {
                 _ => control = None,
             }
         }
-        orphans |= reap(&mut supervisors);
+        if reap(&mut supervisors) {
+            orphans = Some(Pauses::new());
+        }
         if watched.elapsed() >= Duration::from_secs(1) {
             watched = Instant::now();
             kill_stopped(&supervisors);
         }
-        orphans = orphans && end_orphans(&supervisors);
+        if orphans.is_some() {
+            let known: Vec<i32> = supervisors.iter().map(|supervisor| supervisor.id).collect();
+            orphans = orphans.filter(|_| tree::kill_and_reap(&known));
+        }
     }
     Ok(())
 }
@@ -108,12 +111,23 @@ fn begin() -> io::Result<OwnedFd> {
 }
 
 /// Waits until there is a message, or a supervisor may have ended. Returns whether there is a message.
-fn wait(control: Option<&OwnedFd>, supervisors: &[Supervisor], orphans: bool) -> io::Result<bool> {
+fn wait(
+    control: Option<&OwnedFd>,
+    supervisors: &[Supervisor],
+    orphans: Option<&mut Pauses>,
+) -> io::Result<bool> {
     let ends = supervisors.iter().filter_map(|supervisor| supervisor.ended.as_ref());
     let mut polled: Vec<PollFd<'_>> =
         control.into_iter().chain(ends).map(|it| PollFd::new(it, PollFlags::IN)).collect();
-    let most = if orphans { Some(&SOON) } else { (!supervisors.is_empty()).then_some(&WATCH) };
-    match poll(&mut polled, most) {
+    let most = match orphans {
+        Some(pauses) => {
+            let pause = pauses.take();
+            let tv_sec = pause.as_secs().cast_signed();
+            Some(Timespec { tv_sec, tv_nsec: pause.subsec_nanos().into() })
+        }
+        None => (!supervisors.is_empty()).then_some(WATCH),
+    };
+    match poll(&mut polled, most.as_ref()) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => return Err(error.into()),
     }
@@ -139,21 +153,10 @@ fn reap(supervisors: &mut Vec<Supervisor>) -> bool {
 /// Kills supervisors that were stopped by a signal or by a program that traces them (SUP4).
 fn kill_stopped(supervisors: &[Supervisor]) {
     for Supervisor { id, .. } in supervisors {
-        let Ok(stat) = std::fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
-        // The process's name, which stands before the state, may contain any text. So the state is read after the last
-        // `) `.
-        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
-        if matches!(state, Some('T' | 't'))
+        if matches!(tree::state_of(*id), Some('T' | 't'))
             && let Some(pid) = Pid::from_raw(*id)
         {
             let _ = kill_process(pid, Signal::KILL);
         }
     }
-}
-
-/// Kills what a killed supervisor left behind, without waiting for it. Returns whether some of it may still be alive.
-fn end_orphans(supervisors: &[Supervisor]) -> bool {
-    let known: Vec<i32> = supervisors.iter().map(|supervisor| supervisor.id).collect();
-    tree::kill(&known);
-    tree::reap(&known)
 }

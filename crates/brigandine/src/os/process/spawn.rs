@@ -8,7 +8,7 @@ use super::running::Running;
 use super::user::{Shown, User};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -111,7 +111,11 @@ impl Supervisors {
         descriptors.extend(sandbox.iter().map(|file| file.as_fd()));
         let stream = UnixStream::from_std(ours)?;
         let sent = self.fork_server()?;
-        if sent.send(contained, &descriptors).await.is_err() {
+        if let Err(error) = sent.send(contained, &descriptors).await {
+            // Any other error would come again with another fork server, and the known one lives.
+            if !has_ended(&error) {
+                return Err(error);
+            }
             self.replace(&sent);
             self.fork_server()?.send(contained, &descriptors).await?;
         }
@@ -121,16 +125,27 @@ impl Supervisors {
         Running::begin(stream, &launch.to_bytes()?, group).await
     }
 
-    /// Forgets a fork server that has ended, and kills what it left behind.
+    /// Forgets a fork server that has ended, and kills what it left behind. Does nothing if another caller has done so.
     fn replace(&self, dead: &Arc<ForkServer>) {
         let mut fork_server = self.fork_server.lock().unwrap_or_else(PoisonError::into_inner);
-        if fork_server.as_ref().is_some_and(|known| Arc::ptr_eq(known, dead)) {
-            *fork_server = None;
+        if fork_server.take_if(|known| Arc::ptr_eq(known, dead)).is_none() {
+            return;
         }
         drop(fork_server);
         tracing::error!("the process that supervises builds was killed: another one is started");
         end_orphans();
     }
+}
+
+/// Whether a failed send says that the fork server has ended.
+fn has_ended(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::BrokenPipe
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::NotConnected
+    )
 }
 
 /// The parts of a command that a supervisor must know.
@@ -147,5 +162,25 @@ fn launch(command: &Command) -> Launch {
         directory: command.get_current_dir().map_or_else(|| "/".into(), Into::into),
         environment,
         ..Launch::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_ended;
+    use rustix::io::Errno;
+
+    #[test]
+    fn a_lack_of_room_is_no_end_of_the_fork_server() {
+        for (errno, ended) in [
+            (Errno::PIPE, true),
+            (Errno::CONNRESET, true),
+            (Errno::NOTCONN, true),
+            (Errno::TOOMANYREFS, false),
+            (Errno::NOBUFS, false),
+            (Errno::NOMEM, false),
+        ] {
+            assert_eq!(has_ended(&errno.into()), ended, "{errno}");
+        }
     }
 }

@@ -28,8 +28,8 @@
 //!   that is root without a sandbox: root may trace the supervisor.
 //! - SUP4: the fork server kills a supervisor that is stopped or traced, and with it the program, within one or two
 //!   seconds. Otherwise neither limits nor a cancel would reach the program.
-//! - SUP5: the fork server knows each of its supervisors from the fork until it has reaped it, and kills as orphans
-//!   only processes that it does not know. The kernel may refuse a descriptor (pidfd) of a child at any time; neither
+//! - SUP5: the fork server knows each of its supervisors from the fork until it has reaped it. It kills as orphans only
+//!   processes that it does not know, and repeats that until none is left. The kernel may refuse a descriptor (pidfd) of a child at any time; neither
 //!   the fork server nor a supervisor depends on one.
 
 use super::cgroup::Group;

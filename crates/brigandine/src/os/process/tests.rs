@@ -1,7 +1,9 @@
 use super::fork_server::end_orphans;
 use super::*;
 use crate::os::ffi;
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use rustix::process::{
+    Pid, Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, prlimit, setrlimit, waitid,
+};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -220,6 +222,20 @@ async fn a_supervisor_shows_nothing_of_the_server() {
         "tr '\\0' '\\n' < /proc/$PPID/environ | wc -l; ls -l /proc/$PPID/fd | grep -c ' -> /[^d]'";
     let done = captured(text, LONG).await.expect("runs");
     assert_eq!(String::from_utf8_lossy(&done.stdout), "0\n0\n", "{}", done.stderr);
+}
+
+#[test]
+fn a_child_that_has_just_ended_may_have_left_others() {
+    if !is_alone("a_child_that_has_just_ended_may_have_left_others") {
+        return;
+    }
+    #[expect(clippy::zombie_processes, reason = "it is reaped below, as an orphan is")]
+    let child = Command::new("true").spawn().expect("a child");
+    let pid = Pid::from_raw(child.id().cast_signed()).expect("an id");
+    waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).expect("it ends");
+    // Its children, if it had any, became children of this process after the children were listed.
+    assert!(tree::kill_and_reap(&[]), "a child was reaped");
+    assert!(!tree::kill_and_reap(&[]), "there is no child");
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ pub(crate) struct Claim<'a> {
 
 /// A ready build that the database refuses to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refused {
+pub(crate) struct RefusedStart {
     /// The build. It stays scheduled.
     pub(crate) id: BuildId,
     /// What the database says.
@@ -67,9 +67,9 @@ pub(crate) const REFUSED_MAX: usize = 16;
 pub(crate) fn claim(
     tx: &Transaction,
     wanted: &Claim<'_>,
-) -> rusqlite::Result<(Vec<Claimed>, Vec<Refused>)> {
+) -> rusqlite::Result<(Vec<Claimed>, Vec<RefusedStart>)> {
     let Claim { systems, limit, resting, worker, now } = *wanted;
-    let (mut claimed, mut refused): (Vec<Claimed>, Vec<Refused>) = (Vec::new(), Vec::new());
+    let (mut claimed, mut refused): (Vec<Claimed>, Vec<RefusedStart>) = (Vec::new(), Vec::new());
     loop {
         let left = limit - claimed.len();
         let most = integer(left + resting.len() + refused.len());
@@ -94,7 +94,7 @@ pub(crate) fn claim(
             match tx.savepoint(|tx| start(tx, id, worker, now)) {
                 Ok(started) => claimed.extend(started),
                 Err(error) if is_refusal(&error) => {
-                    refused.push(Refused { id, why: error.to_string() });
+                    refused.push(RefusedStart { id, why: error.to_string() });
                     again = true;
                 }
                 Err(error) => return Err(error),

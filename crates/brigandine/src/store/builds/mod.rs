@@ -23,7 +23,7 @@ pub use list::job_history;
 
 pub(crate) use abandon::{Abandoned, abandon};
 pub(crate) use cancel::cancel;
-pub(crate) use claim::{Claim, REFUSED_MAX, Refused, claim};
+pub(crate) use claim::{Claim, REFUSED_MAX, RefusedStart, claim};
 pub(crate) use find::{
     build_details, build_named, builds_of_output, evaluations_of_build, needs, product, products,
 };

@@ -52,23 +52,23 @@ pub(crate) fn recover(tx: &Transaction, now: Timestamp) -> rusqlite::Result<Reco
     let mut canceled = 0;
     for id in gone {
         match tx.savepoint(|tx| cancel_gone(tx, id, now)) {
-            Ok(()) => canceled += 1,
+            Ok(done) => canceled += usize::from(done),
             Err(error) => refused.push((id, give_up(tx, id, None, error, now)?)),
         }
     }
     Ok(Recovered { builds, evaluations, gone: canceled, refused })
 }
 
-fn cancel_gone(tx: &Transaction, id: BuildId, now: Timestamp) -> rusqlite::Result<()> {
+/// Cancels a scheduled build. `false`: it is not scheduled, because the database refused to reschedule it.
+fn cancel_gone(tx: &Transaction, id: BuildId, now: Timestamp) -> rusqlite::Result<bool> {
     let sql = "UPDATE build SET status = 4, message = 'its derivation is gone', stopped_at = ?2
          WHERE id = ?1 AND status = -2 RETURNING job, evaluation_id, specification_id";
     let canceled =
         tx.first(sql, params![id, now], |row| changed(id, BuildStatus::Canceled, row))?;
-    if let Some(canceled) = canceled {
-        count(tx, id, BuildStatus::Scheduled, BuildStatus::Canceled)?;
-        fail_dependants(tx, canceled, &mut Vec::new(), now)?;
-    }
-    Ok(())
+    let Some(canceled) = canceled else { return Ok(false) };
+    count(tx, id, BuildStatus::Scheduled, BuildStatus::Canceled)?;
+    fail_dependants(tx, canceled, &mut Vec::new(), now)?;
+    Ok(true)
 }
 
 /// Ends a build whose change was refused with `error`, so that it does not keep the server from starting. Returns what
