@@ -59,6 +59,11 @@ impl Line {
         self.ended(self.command().status())
     }
 
+    /// Runs the line without printing anything. If it fails, the error has what it printed.
+    pub(crate) fn quietly(&self) -> Result<(), Failed> {
+        output(&mut self.command()).map(drop)
+    }
+
     /// Runs the line, and returns the last lines of the test runners in it. They are printed again at the end of a long
     /// run, where they are easier to find.
     pub(crate) fn run_tests(&self) -> Result<Vec<String>, Failed> {
@@ -92,6 +97,22 @@ impl Line {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(Failed(format!("{} ({status})", self.shown()))),
             Err(error) => Err(Failed(format!("{}: {error}", self.shown()))),
+        }
+    }
+}
+
+/// What a command prints on standard output. If it fails, the error has all that it printed.
+pub(crate) fn output(command: &mut Command) -> Result<String, Failed> {
+    let done = match command.output() {
+        Ok(done) => done,
+        Err(error) => return Err(Failed(format!("{command:?}: {error}"))),
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match done.status.success() {
+        true => Ok(text(&done.stdout)),
+        false => {
+            let printed = text(&done.stdout) + &text(&done.stderr);
+            Err(Failed(format!("{command:?} ({}):\n{}", done.status, printed.trim_end())))
         }
     }
 }

@@ -26,10 +26,15 @@ pub(crate) fn install() -> Result<(), Failed> {
             Line::new("rustup", &["component", "add", component]).run()?;
         }
     }
-    let missing: Vec<&str> = PROGRAMS
-        .into_iter()
+    programs(&PROGRAMS)
+}
+
+/// Installs the programs that are missing, each with the Debian package that contains it.
+pub(crate) fn programs(wanted: &[(&str, &str)]) -> Result<(), Failed> {
+    let missing: Vec<&str> = wanted
+        .iter()
         .filter(|(program, _)| !succeeds(program, &["--version"]))
-        .map(|(_, package)| package)
+        .map(|(_, package)| *package)
         .collect();
     packages(&missing)
 }

@@ -1,9 +1,9 @@
 //! The workspace's own commands: `cargo xtask test [--long] [--only STEP]`, `cargo xtask fuzz`,
-//! `cargo xtask neighbours`, `cargo xtask oldest`, and what maintainers run before a release: `cargo xtask deny`,
+//! `cargo xtask neighbours`, `cargo xtask oldest`, `cargo xtask package`, and what maintainers run before a release: `cargo xtask deny`,
 //! `cargo xtask advisories`, `cargo xtask semver`.
 //!
 //! `steps.rs` has the steps of the tests, `command.rs` prints and runs commands, `install.rs` installs what the tests
-//! need, and `neighbours.rs` and `oldest.rs` test Lockkeeper with other versions of SQLite's bindings.
+//! need, `package/` packs the server, and `neighbours.rs` and `oldest.rs` test Lockkeeper with other versions of SQLite's bindings.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,6 +15,7 @@ mod command;
 mod install;
 mod neighbours;
 mod oldest;
+mod package;
 mod steps;
 
 const HELP: &str = "\
@@ -32,6 +33,7 @@ Commands:
   oldest        Run Lockkeeper's tests on the oldest rusqlite that it accepts
   fuzz [--minutes N] [--seed S]
                 Look for a program of calls that shows a fault, for 10 minutes unless told otherwise
+  package       Make a Debian package and a tarball of the server, in target/package
   deny          Check licences, sources and duplicate crates with cargo-deny
   advisories    Check for known vulnerabilities with cargo-deny, which fetches the list of them
   semver BASE   Check with cargo-semver-checks that Lockkeeper breaks nothing since the revision BASE
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         }
         ["neighbours"] => neighbours::check(),
         ["oldest"] => oldest::test().map(drop),
+        ["package"] => package::package(),
         ["fuzz", words @ ..] => match minutes_and_seed(words) {
             Ok((minutes, seed)) => steps::fuzz(minutes, seed).map(drop),
             Err(wrong) => return refuse(&wrong),

@@ -119,3 +119,25 @@ fn a_circle_of_needs_as_long_as_the_list_is_found_without_deep_recursion() {
     assert_eq!(problems.count(), 1);
     assert!(problems.to_string().contains("in a circle: j0 → j1"), "{problems}");
 }
+
+/// The configuration that the Debian package installs, as it is and with every key that stands there in a comment.
+#[test]
+fn the_packaged_configuration_has_no_mistake() {
+    let text = include_str!("../../../../packaging/brigandine.toml");
+    let config = server::parse("brigandine.toml", text).expect("right");
+    assert_eq!(config.state, Path::new("/var/lib/brigandine"));
+    assert_eq!(config.sandbox, Sandbox::Require);
+    let defaults = Config::default();
+    assert_eq!((config.listen, config.web), (defaults.listen, defaults.web));
+    let is_key = |line: &str| line.starts_with('[') || line.contains(" = ") && !line.contains(". ");
+    let uncommented: Vec<&str> = text
+        .lines()
+        .map(|line| line.strip_prefix("# ").filter(|rest| is_key(rest)).unwrap_or(line))
+        .collect();
+    let all = server::parse("brigandine.toml", &uncommented.join("\n")).expect("right");
+    assert_eq!(all.interval, defaults.interval);
+    assert!(!all.drain && all.specifications.len() == 1);
+    assert_eq!(all.limits.build_time, defaults.limits.build_time);
+    assert_eq!(all.web.hosts.as_deref(), Some(&["ci.example.org".to_owned()][..]));
+    assert_eq!(all.keep.evaluations, Some(100));
+}
