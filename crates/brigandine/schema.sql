@@ -5,7 +5,7 @@
 -- or for chance: every value comes with the statement. Build logs and products are files beside
 -- the database; their paths are relative to the state directory.
 PRAGMA application_id = 1112688452; -- "BRGD"
-PRAGMA user_version = 5;
+PRAGMA user_version = 6;
 
 -- One row: who this state directory is. Its id stands in the environment of every child process,
 -- which is how a restarted server finds the processes of a killed one.
@@ -230,3 +230,24 @@ CREATE TABLE leftover (
   path TEXT NOT NULL,                -- relative to the state directory
   PRIMARY KEY (path)
 ) STRICT, WITHOUT ROWID;
+
+-- Who asked for which change, when and why: a row for each change that was made, written with it. The
+-- newest 100,000 are kept, for two years. They outlive what they are about, so these are no references;
+-- numbers of builds and evaluations are not given again.
+CREATE TABLE audit (
+  id INTEGER PRIMARY KEY,
+  at INTEGER NOT NULL,
+  actor TEXT NOT NULL,               -- model::Actor
+  change TEXT NOT NULL,              -- the name of a model::Change
+  build_id INTEGER,                  -- NULL when it is no change of a build
+  evaluation_id INTEGER,             -- the first one that needed the build
+  specification_id INTEGER,          -- the one to which the build or evaluation belongs
+  result TEXT NOT NULL,              -- what the change did, in words
+  reason TEXT NOT NULL,              -- in the actor's words; may be empty
+  CONSTRAINT "somebody asked" CHECK (actor <> ''),
+  CONSTRAINT "a change is of something"
+    CHECK (build_id IS NOT NULL OR evaluation_id IS NOT NULL OR specification_id IS NOT NULL)
+) STRICT;
+CREATE INDEX audit_of_build ON audit (build_id) WHERE build_id IS NOT NULL;
+CREATE INDEX audit_of_evaluation ON audit (evaluation_id) WHERE evaluation_id IS NOT NULL;
+CREATE INDEX audit_of_specification ON audit (specification_id) WHERE specification_id IS NOT NULL;

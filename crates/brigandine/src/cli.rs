@@ -1,16 +1,21 @@
 //! The command line.
 
-use std::fmt::Display;
+mod change;
+mod values;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::config::server::parse_listen;
-use crate::config::{self, LogFormat, Sandbox};
+use crate::config::{LogFormat, Sandbox};
 use crate::model::{BuildId, BuildStatus, EvaluationId, version};
+pub(crate) use change::{Audit, Change};
+pub(crate) use values::State;
+pub use values::number;
+use values::{build, evaluation, interval, time};
 
 /// Shown under `brigandine --help`.
 const EXIT_CODES: &str = "\
@@ -62,10 +67,12 @@ pub(crate) enum Command {
     /// Take over the builds of another server
     #[command(subcommand)]
     Import(Import),
-    /// Cancel a build that waits or runs, and wait for its end
+    /// Cancel builds that wait or run, and wait for their ends
     Cancel(Change),
-    /// Build a failed or canceled build once more, and the builds that failed because of it
+    /// Build failed or canceled builds once more, and the builds that failed because of them
     Restart(Change),
+    /// List which changes were asked for, by whom and why; the latest first
+    Audit(Audit),
     /// Delete evaluations that need not be kept, with their builds, build logs and outputs
     ///
     /// `keep` in a specification says which evaluations are kept, or else `[keep]` in the server's configuration; by
@@ -114,14 +121,6 @@ pub(crate) enum Import {
         #[arg(long)]
         json: bool,
     },
-}
-
-/// Where the state of the server is.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct State {
-    /// Directory with the database, build logs and outputs
-    #[arg(long, value_name = "DIR", env = "BRIGANDINE_STATE", default_value = "brigandine-state")]
-    pub(crate) state: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -253,6 +252,9 @@ pub(crate) struct Evaluate {
     /// Wait for the builds at most this long, such as 90s or 1h30m
     #[arg(long, value_name = "TIME", value_parser = time, requires = "wait")]
     pub(crate) timeout: Option<Duration>,
+    /// Why, for the audit
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) reason: String,
     /// Print the outcome as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -317,15 +319,6 @@ pub(crate) struct Prune {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Change {
-    #[command(flatten)]
-    pub(crate) state: State,
-    /// Number of the build
-    #[arg(value_name = "BUILD", value_parser = build)]
-    pub(crate) id: BuildId,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct Status {
     #[command(flatten)]
     pub(crate) state: State,
@@ -360,52 +353,6 @@ pub(crate) struct Builds {
     /// Print JSON: as /api/latestbuilds does, and the status, reason and times of the table
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// Parses a whole number from `least` to `most`. The error says what is expected.
-pub fn number<T>(
-    least: T,
-    most: T,
-) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
-where
-    T: FromStr + PartialOrd + Display + Copy + Send + Sync + 'static,
-{
-    move |text| {
-        let found = text.parse().ok().filter(|number| (least..=most).contains(number));
-        found.ok_or_else(|| format!("a whole number from {least} to {most} is expected"))
-    }
-}
-
-/// Parses the number of a row; the error is `help`.
-fn row<T: FromStr + Ord>(text: &str, least: &T, help: &str) -> Result<T, String> {
-    text.parse().ok().filter(|id| id >= least).ok_or_else(|| help.to_owned())
-}
-
-fn build(text: &str) -> Result<BuildId, String> {
-    let help = "a build is a number, as in `brigandine builds` and in the address of its page";
-    row(text, &BuildId::new(1), help)
-}
-
-fn evaluation(text: &str) -> Result<EvaluationId, String> {
-    let help =
-        "an evaluation is a number, as in `brigandine spec list` and in the address of its page";
-    row(text, &EvaluationId::new(1), help)
-}
-
-const TIME_HELP: &str = "seconds or units, for example 90s, 5m, 1h30m";
-
-fn time(text: &str) -> Result<Duration, String> {
-    let most = Duration::from_secs(366 * 86_400);
-    let found = config::parse_duration(text).filter(|time| *time <= most);
-    found.ok_or_else(|| TIME_HELP.to_owned())
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    match config::parse_duration(text) {
-        Some(interval) if config::INTERVAL_RANGE.contains(&interval) => Ok(interval),
-        Some(_) => Err("a time from 1s to 30d".to_owned()),
-        None => Err(TIME_HELP.to_owned()),
-    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,9 @@ use crate::health::Health;
 use crate::http::{HttpError, HttpMeters, Result, Token, closed, stream};
 use crate::log::{LogReader, Logs};
 use crate::measure::Meters;
-use crate::model::{Actions, Build, Event, Tasks, Unused};
+use crate::model::{
+    Actions, Actor, Asked, Build, Change, Event, Outcome, Target, Tasks, Unused, now,
+};
 use crate::store::{Database, Snapshot};
 
 /// What the handlers share. Clones share the same parts.
@@ -132,17 +134,30 @@ impl Context {
         &self.0.state
     }
 
-    /// The actions, for a request that has the token.
+    /// Who asks for a change. To be called before anything else of the request is looked at, so that a request without
+    /// the right learns nothing.
     ///
     /// # Errors
     /// The request has no token or a wrong one, or the server has no token.
-    pub(crate) fn actions(&self, headers: &HeaderMap) -> Result<&dyn Actions> {
+    pub(crate) fn actor(&self, headers: &HeaderMap) -> Result<Actor> {
         let token = self.0.token.as_ref().ok_or(HttpError::Forbidden(
             "changes over HTTP are switched off: the server has no token; put one into the file \
              `token` of its state directory, or name a file with `token-file` under `[web]`",
         ))?;
         token.check(headers)?;
-        Ok(&*self.0.actions)
+        Ok(Actor::token())
+    }
+
+    /// Makes a change of each target, for an actor who may ask for it.
+    pub(crate) async fn change(
+        &self,
+        change: Change,
+        targets: Vec<Target>,
+        actor: Actor,
+        reason: &str,
+    ) -> Result<Vec<(Target, Outcome)>> {
+        let asked = Asked::new(actor, now(), reason);
+        self.0.actions.change(change, targets, asked).await.map_err(HttpError::database)
     }
 
     /// Whether the server has begun to shut down.

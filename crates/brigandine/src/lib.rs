@@ -78,6 +78,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Wait(arguments) => block_on(command::wait::run(&arguments)),
         Command::Cancel(arguments) => block_on(command::change::cancel(&arguments)),
         Command::Restart(arguments) => block_on(command::change::restart(&arguments)),
+        Command::Audit(arguments) => block_on(command::audit::run(&arguments)),
         Command::Prune(arguments) => block_on(command::prune::run(&arguments)),
         Command::Completions(arguments) => command::pages::completions(&arguments),
         Command::Man(arguments) => command::pages::man(&arguments),

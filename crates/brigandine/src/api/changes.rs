@@ -1,20 +1,21 @@
 //! Changes: `POST` requests below `/api/v1/`, which must have the server's token.
 
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use serde::de::DeserializeOwned;
 
 use crate::context::Context;
 use crate::http::{HttpError, Path, Result, json};
-use crate::model::{BuildId, BuildStatus, Cancel, Restart, restart_refused};
+use crate::model::{BuildId, BuildStatus, Change, Outcome, Target};
 use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
-use crate::store;
-use crate::wire::{ChangedBuildJson, EndingBuildJson, WantedLookJson};
+use crate::wire::{ChangedBuildJson, EndingBuildJson, ReasonJson, WantedLookJson};
 
 pub(super) fn routes() -> Described<Context> {
     let id = Parameter::new("id", Kind::Text, "7", "The number of the build.");
     let of_build = |summary| {
-        let operation = Operation::new(Dialect::Own, summary).takes(&[id]);
+        let operation = Operation::new(Dialect::Own, summary).takes(&[id]).reads::<ReasonJson>();
         operation.json::<ChangedBuildJson>(200, "It is done.").secured()
     };
     let cancel_operation = of_build("Cancel a build")
@@ -26,6 +27,7 @@ pub(super) fn routes() -> Described<Context> {
         .refuses(409, "The build succeeded, waits or runs, or needs a build that failed.");
     let evaluate_operation = Operation::new(Dialect::Own, "Look at a specification's inputs now")
         .takes(&[Parameter::new("name", Kind::Text, "hello", "The name of the specification.")])
+        .reads::<ReasonJson>()
         .json::<WantedLookJson>(202, "The inputs are looked at.")
         .secured()
         .refuses(404, "There is no such specification.")
@@ -41,32 +43,68 @@ fn number(id: &str) -> Result<BuildId> {
     id.parse().map_err(|_| HttpError::no_build(id))
 }
 
+/// The body of a request as a value. An empty body is an empty object.
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T> {
+    let text: &[u8] = if body.trim_ascii().is_empty() { b"{}" } else { body.trim_ascii() };
+    // serde would take a list for an object without names.
+    if !text.starts_with(b"{") {
+        let why = "the request's body is not the JSON that is read here: it is no object";
+        return Err(HttpError::BadRequest(why.to_owned()));
+    }
+    serde_json::from_slice(text).map_err(|error| {
+        HttpError::BadRequest(format!(
+            "the request's body is not the JSON that is read here: {error}"
+        ))
+    })
+}
+
+/// Makes a change of one target, and returns what became of it.
+async fn change(
+    context: &Context,
+    headers: &HeaderMap,
+    body: &Bytes,
+    change: Change,
+    target: impl FnOnce() -> Result<Target>,
+) -> Result<Outcome> {
+    let actor = context.actor(headers)?;
+    let target = target()?;
+    let ReasonJson { reason } = read(body)?;
+    let outcomes = context.change(change, vec![target], actor, &reason).await?;
+    match outcomes.into_iter().next() {
+        Some((_, Outcome::Refused(why))) => Err(HttpError::Conflict(why)),
+        Some((target, Outcome::Missing)) => Err(match target {
+            Target::Build(id) => HttpError::no_build(&id.to_string()),
+            Target::Evaluation(id) => HttpError::no_evaluation(&id.to_string()),
+            Target::Specification(name) => HttpError::no_specification(&name),
+        }),
+        Some((_, outcome)) => Ok(outcome),
+        None => Err(HttpError::Internal),
+    }
+}
+
 /// Cancels a build.
 async fn cancel(
     State(context): State<Context>,
     Path(id): Path<String>,
     headers: HeaderMap,
+    body: Bytes,
 ) -> Result<Response> {
-    let actions = context.actions(&headers)?;
-    let id = number(&id)?;
-    match actions.cancel(id).await.map_err(HttpError::database)? {
-        Cancel::Done(changed) => {
-            let status = BuildStatus::Canceled.as_str();
-            let value = ChangedBuildJson { build: id, changed: changed.len(), status };
-            Ok(json(StatusCode::OK, &value))
-        }
-        Cancel::Running(attempt) => {
+    let target = || number(&id).map(Target::Build);
+    let outcome = change(&context, &headers, &body, Change::Cancel, target).await?;
+    let build = number(&id)?;
+    Ok(match outcome {
+        Outcome::Ending(attempt) => {
             let (status, message) =
                 (BuildStatus::Started.as_str(), "it is asked to end, and killed if it does not");
-            let value = EndingBuildJson { attempt, build: id, message, status };
-            Ok(json(StatusCode::ACCEPTED, &value))
+            json(StatusCode::ACCEPTED, &EndingBuildJson { attempt, build, message, status })
         }
-        Cancel::TooLate => {
-            let found = context.read(move |s| store::build(s, id)).await?;
-            let found = found.ok_or_else(|| HttpError::no_build(&id.to_string()))?;
-            Err(HttpError::Conflict(format!("build {id} has ended already: {}", found.status)))
-        }
-    }
+        outcome => changed(build, BuildStatus::Canceled, &outcome),
+    })
+}
+
+fn changed(build: BuildId, status: BuildStatus, outcome: &Outcome) -> Response {
+    let changed = if let Outcome::Done(changed) = outcome { *changed } else { 0 };
+    json(StatusCode::OK, &ChangedBuildJson { build, changed, status: status.as_str() })
 }
 
 /// Reschedules a build.
@@ -74,23 +112,11 @@ async fn restart(
     State(context): State<Context>,
     Path(id): Path<String>,
     headers: HeaderMap,
+    body: Bytes,
 ) -> Result<Response> {
-    let actions = context.actions(&headers)?;
-    let id = number(&id)?;
-    let why = match actions.restart(id).await.map_err(HttpError::database)? {
-        Restart::Done(changed) => {
-            let status = BuildStatus::Scheduled.as_str();
-            let value = ChangedBuildJson { build: id, changed: changed.len(), status };
-            return Ok(json(StatusCode::OK, &value));
-        }
-        Restart::Missing => return Err(HttpError::no_build(&id.to_string())),
-        Restart::Not(status) => restart_refused(id, status),
-        Restart::Needs(needed) => {
-            format!("build {id} needs build {needed}, which failed; restart that")
-        }
-        Restart::Undefined => format!("build {id} has no derivation any more; evaluate again"),
-    };
-    Err(HttpError::Conflict(why))
+    let target = || number(&id).map(Target::Build);
+    let outcome = change(&context, &headers, &body, Change::Restart, target).await?;
+    Ok(changed(number(&id)?, BuildStatus::Scheduled, &outcome))
 }
 
 /// Requests a look at a specification's inputs now.
@@ -98,17 +124,10 @@ async fn evaluate(
     State(context): State<Context>,
     Path(name): Path<String>,
     headers: HeaderMap,
+    body: Bytes,
 ) -> Result<Response> {
-    let actions = context.actions(&headers)?;
-    let wanted = name.clone();
-    let found = context.read(move |s| store::specification(s, &wanted)).await?;
-    let found = found.ok_or_else(|| HttpError::no_specification(&name))?;
-    if !found.specification.enabled {
-        return Err(HttpError::Conflict(format!("{name} is disabled")));
-    }
-    // `false`: no monitor watches the specification yet. The result is ignored, because a new specification is looked
-    // at anyway.
-    let _ = actions.look(&name);
+    let target = || Ok(Target::Specification(name.clone()));
+    change(&context, &headers, &body, Change::Evaluate, target).await?;
     let value = WantedLookJson { jobset: name, message: "it is looked at now" };
     Ok(json(StatusCode::ACCEPTED, &value))
 }

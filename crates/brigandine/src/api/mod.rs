@@ -1,5 +1,6 @@
 //! The JSON API that clients of Cuirass and Hydra know: addresses, parameters, errors. The types are in `wire/`.
 
+mod audit;
 mod builds;
 mod changes;
 mod counts;
@@ -30,6 +31,7 @@ pub(crate) fn routes() -> Described<Context> {
         .merge(evaluations::routes())
         .merge(jobs::routes())
         .merge(changes::routes())
+        .merge(audit::routes())
         .merge(document::routes())
 }
 

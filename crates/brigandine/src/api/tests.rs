@@ -126,7 +126,7 @@ async fn doubled_slashes_and_the_last_one_name_the_same() {
     let page = served.page("//").await;
     assert_eq!((page.status, page.body), (200, served.page("/").await.body));
     let bearer = format!("authorization: Bearer {}\r\n", crate::site::harness::TOKEN);
-    let answer = served.ask("POST", "/api/v1//build/7/restart/", &bearer).await;
+    let answer = served.ask("POST", "/api/v1//build/8/cancel/", &bearer).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     // An encoded slash is part of a name.
     assert_eq!(served.get("/jobset/a%2F%2Fb").await.status, 404);
@@ -281,31 +281,54 @@ async fn other_methods_are_refused_with_405_and_what_is_allowed() {
     served.close().await;
 }
 
+/// A header with the token.
+fn bearer() -> String {
+    format!("authorization: Bearer {}\r\n", crate::site::harness::TOKEN)
+}
+
 #[tokio::test]
 async fn changes_are_answered_with_what_has_changed() {
-    let bearer = format!("authorization: Bearer {}\r\n", crate::site::harness::TOKEN);
     let requests = [
+        "POST /api/v1/build/8/cancel",
         "POST /api/v1/build/7/cancel",
-        "POST /api/v1/build/7/restart",
+        "POST /api/v1/build/5/restart",
+        "POST /api/v1/build/1/restart",
         "POST /api/v1/build/abc/restart",
         "POST /api/v1/jobset/hello/evaluate",
         "POST /api/v1/jobset/unknown/evaluate",
     ];
-    check_with("changes", &bearer, &requests).await;
+    check_with("changes", &bearer(), &requests).await;
+}
+
+#[tokio::test]
+async fn the_audit_is_a_list_of_changes() {
+    let requests = [
+        "/api/v1/audit",
+        "/api/v1/audit?build=6&evaluation=2&specification=hello",
+        "/api/v1/audit?before=1",
+        "/api/v1/audit?nr=0",
+    ];
+    check("audit", &requests).await;
 }
 
 #[tokio::test]
 async fn changes_need_the_token_and_a_post() {
     let served = served().await;
-    let bearer = format!("authorization: Bearer {}\r\n", crate::site::harness::TOKEN);
-    for (path, said) in [
-        ("/api/v1/build/7/cancel", r#"{"build":7,"changed":0,"status":"canceled"}"#),
-        ("/api/v1/build/7/restart", r#"{"build":7,"changed":0,"status":"scheduled"}"#),
-        ("/api/v1/jobset/hello/evaluate", r#"{"jobset":"hello","message":"it is looked at now"}"#),
+    let bearer = bearer();
+    for (path, status, said) in [
+        ("/api/v1/build/8/cancel", 200, r#"{"build":8,"changed":1,"status":"canceled"}"#),
+        (
+            "/api/v1/build/7/cancel",
+            202,
+            r#"{"attempt":1,"build":7,"message":"it is asked to end, and killed if it does not","status":"started"}"#,
+        ),
+        ("/api/v1/build/5/restart", 200, r#"{"build":5,"changed":1,"status":"scheduled"}"#),
+        (
+            "/api/v1/jobset/hello/evaluate",
+            202,
+            r#"{"jobset":"hello","message":"it is looked at now"}"#,
+        ),
     ] {
-        let answer = served.ask("POST", path, &bearer).await;
-        assert!(answer.status < 300, "{path}: {answer:?}");
-        assert_eq!(answer.body, said);
         for headers in ["", "authorization: Bearer 0123456789abcdeX\r\n", "authorization: x\r\n"] {
             let refused = served.ask("POST", path, headers).await;
             assert_eq!(refused.status, 401, "{path} {headers}");
@@ -314,13 +337,73 @@ async fn changes_need_the_token_and_a_post() {
         let answer = served.ask("GET", path, &bearer).await;
         assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
         assert_eq!(answer.body, r#"{"error":"only POST is answered here"}"#);
+        let answer = served.ask("POST", path, &bearer).await;
+        assert_eq!((answer.status, &*answer.body), (status, said), "{path}");
     }
-    let unknown = served.ask("POST", "/api/v1/jobset/a%20b/evaluate", &bearer).await;
-    assert_eq!(unknown.status, 404);
-    assert_eq!(unknown.body, r#"{"error":"there is no specification called a b"}"#);
-    let unknown = served.ask("POST", "/api/v1/build/abc/cancel", &bearer).await;
-    assert_eq!(unknown.status, 404);
-    assert_eq!(unknown.body, r#"{"error":"Build with ID abc doesn't exist."}"#);
+    for (path, status, said) in [
+        ("/api/v1/jobset/a%20b/evaluate", 404, "there is no specification called a b"),
+        ("/api/v1/build/abc/cancel", 404, "Build with ID abc doesn't exist."),
+        ("/api/v1/build/99/restart", 404, "Build with ID 99 doesn't exist."),
+        ("/api/v1/build/8/cancel", 409, "build 8 has ended already: canceled"),
+        ("/api/v1/build/5/restart", 409, "build 5 is scheduled already"),
+        ("/api/v1/build/1/restart", 409, "build 1 succeeded; what succeeded is not built again"),
+        (
+            "/api/v1/build/4/restart",
+            409,
+            "build 4 has no derivation any more; evaluate its specification again",
+        ),
+    ] {
+        let answer = served.ask("POST", path, &bearer).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(answer.body, format!("{{\"error\":\"{said}\"}}"));
+    }
+    served.close().await;
+}
+
+#[tokio::test]
+async fn every_change_is_in_the_audit_with_its_reason_and_nothing_else_is() {
+    let served = served().await;
+    let post = async |path: &str, body: &str| served.post(path, &bearer(), body).await.status;
+    assert_eq!(
+        post("/api/v1/build/8/cancel", r#"{"reason":"the <mirror>\nis\u001b gone"}"#).await,
+        200
+    );
+    assert_eq!(post("/api/v1/build/8/cancel", "{}").await, 409);
+    assert_eq!(post("/api/v1/jobset/hello/evaluate", " \n").await, 202);
+    for wrong in [r#"{"raeson":"x"}"#, "x", "[]", r#"{"reason":1}"#, r#"{"reason":"x"#] {
+        assert_eq!(post("/api/v1/build/7/cancel", wrong).await, 400, "{wrong}");
+    }
+    let list = served.get("/api/v1/audit").await;
+    let found: serde_json::Value = serde_json::from_str(&list.body).expect("JSON");
+    let rows = found.as_array().expect("a list");
+    assert_eq!(rows.len(), 3, "{found}");
+    assert_eq!(
+        (&rows[0]["change"], &rows[0]["specification"]),
+        (&"evaluate".into(), &"hello".into())
+    );
+    let canceled = &rows[1];
+    assert_eq!(
+        (&canceled["actor"], &canceled["build"], &canceled["evaluation"], &canceled["result"]),
+        (&"token".into(), &8.into(), &2.into(), &"canceled".into())
+    );
+    assert_eq!(canceled["reason"], "the <mirror>\nis\\u{1b} gone");
+    for (path, rows) in [
+        ("/api/v1/audit?build=8", 1),
+        ("/api/v1/audit?build=7", 0),
+        ("/api/v1/audit?evaluation=2", 2),
+        ("/api/v1/audit?specification=hello", 3),
+        ("/api/v1/audit?specification=hello&nr=1", 1),
+        ("/api/v1/audit?before=2", 1),
+    ] {
+        let found: Vec<serde_json::Value> =
+            serde_json::from_str(&served.get(path).await.body).expect("JSON");
+        assert_eq!(found.len(), rows, "{path}");
+    }
+    assert_eq!(served.get("/api/v1/audit?build=x").await.status, 400);
+    let page = served.page("/build/8").await.body;
+    assert!(page.contains("the &#60;mirror&#62;\nis\\u{1b} gone"), "{page}");
+    assert!(served.page("/eval/2").await.body.contains("href=\"/build/8\">build 8</a>"));
+    assert!(served.page("/jobset/hello").await.body.contains("looked at now"));
     served.close().await;
 }
 

@@ -1,9 +1,9 @@
-//! Requests to the running server: cancel a build, restart a build, look at a specification.
+//! Requests to the running server: changes of builds and specifications, and looks at inputs.
 
 use super::App;
-use crate::model::{self, Action, Actions, BuildId, Cancel, Event, Restart};
+use crate::model::{self, Action, Actions, Asked, Change, Event, Outcome, Target};
 use crate::store::{self, DatabaseError};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 impl App {
     /// Requests a look at a specification now. `false`: no specification of this name has a monitor.
@@ -13,58 +13,61 @@ impl App {
         found.inspect(|watched| watched.wanted.notify_one()).is_some()
     }
 
-    /// Cancels a waiting build and all builds that need it, or tells a running build to end.
-    pub(crate) async fn cancel(&self, id: BuildId) -> Result<Cancel, DatabaseError> {
-        let now = model::now();
-        let canceled = self.shared.web.write(move |tx| store::cancel(tx, id, now)).await?;
-        match &canceled {
-            Cancel::Done(changed) => {
-                self.shared.meters.builds_changed(changed);
-                model::publish(&self.shared.events, changed);
-                self.shared.builder.wake();
+    /// Makes a change of each target, and does what follows from the changes: events, running attempts that must end,
+    /// looks.
+    pub(crate) async fn change(
+        &self,
+        change: Change,
+        targets: Vec<Target>,
+        asked: Asked,
+    ) -> Result<Vec<(Target, Outcome)>, DatabaseError> {
+        tracing::info!(
+            actor = %asked.actor,
+            change = change.as_str(),
+            targets = targets.len(),
+            first = targets.first().map(tracing::field::display),
+            "a change is asked for"
+        );
+        let targets: Arc<[Target]> = targets.into();
+        let write = move |tx: &store::Transaction| store::request(tx, change, &targets, &asked);
+        let done = self.shared.web.write(write).await?;
+        self.shared.meters.builds_changed(&done.changed);
+        model::publish(&self.shared.events, &done.changed);
+        for (id, attempt) in done.running {
+            self.shared.builder.cancel_running(id, attempt);
+        }
+        self.shared.builder.wake();
+        if change == Change::Evaluate {
+            // The request is stored, so the next synchronisation repeats what fails here.
+            if let Err(error) = self.sync().await {
+                tracing::warn!(error = model::with_causes(&error), "a look is not begun yet");
             }
-            Cancel::Running(attempt) => self.shared.builder.cancel_running(id, *attempt),
-            Cancel::TooLate => {}
         }
-        Ok(canceled)
+        // Open pages show the new rows of the audit.
+        self.publish(Event::Notice);
+        Ok(done.outcomes)
     }
 
-    /// Reschedules a build that ended without success, together with the builds that failed because of it.
-    pub(crate) async fn restart(&self, id: BuildId) -> Result<Restart, DatabaseError> {
-        let restarted = self.shared.web.write(move |tx| store::restart(tx, id)).await?;
-        if let Restart::Done(changed) = &restarted {
-            model::publish(&self.shared.events, changed);
-            self.shared.builder.wake();
+    /// Does what follows from changes that another process has made in the database.
+    pub(super) async fn take_over(&self) -> Result<(), super::AppError> {
+        let shared = &self.shared;
+        for (id, attempt) in shared.health.read(&shared.main, store::asked_to_end).await? {
+            shared.builder.cancel_running(id, attempt);
         }
-        Ok(restarted)
-    }
-
-    /// Publishes the status of a build.
-    pub(super) async fn publish_build(&self, id: BuildId) -> Result<(), DatabaseError> {
-        let found = self.shared.main.read(move |s| store::build(s, id)).await?;
-        if let Some(build) = found {
-            self.publish(Event::Build {
-                id,
-                job: build.job,
-                evaluation: build.evaluation,
-                specification: build.specification_id,
-                status: build.status,
-            });
-        }
-        Ok(())
+        // Builds may have been scheduled.
+        shared.builder.wake();
+        self.publish(Event::Notice);
+        self.sync().await
     }
 }
 
 impl Actions for App {
-    fn cancel(&self, id: BuildId) -> Action<'_, Cancel> {
-        Box::pin(Self::cancel(self, id))
-    }
-
-    fn restart(&self, id: BuildId) -> Action<'_, Restart> {
-        Box::pin(Self::restart(self, id))
-    }
-
-    fn look(&self, specification: &str) -> bool {
-        Self::look(self, specification)
+    fn change(
+        &self,
+        change: Change,
+        targets: Vec<Target>,
+        asked: Asked,
+    ) -> Action<'_, Vec<(Target, Outcome)>> {
+        Box::pin(Self::change(self, change, targets, asked))
     }
 }

@@ -6,7 +6,7 @@ use super::wake::wake_socket;
 use super::{App, AppError, BUILDER, RunningServer, Shared, Watched};
 use crate::build::{BuilderSettings, DispatchEvent, LocalDispatcher};
 use crate::health;
-use crate::model::{self, Cancel, Event};
+use crate::model::{self, Event};
 use crate::monitor;
 use crate::os::state_dir::StateDir;
 use crate::store;
@@ -108,24 +108,9 @@ impl App {
         if let Some((what, of)) = request {
             tracing::info!("a command asks: {} {}", what.escape_debug(), of.escape_debug());
         }
-        let build = request.and_then(|(_, id)| id.parse().ok());
-        match (request.map(|(what, _)| what), build) {
-            // The command reads the outcome from the build's row, so no answer is sent.
-            (Some("cancel"), Some(id)) => {
-                let canceled = self.shared.health.retry(|| self.cancel(id)).await?;
-                if canceled == Cancel::TooLate {
-                    // The command has already canceled the build in the database. Pages must show that, and another
-                    // build of the same derivation, which waited for this one, may start now.
-                    self.shared.builder.wake();
-                    self.publish_build(id).await?;
-                }
-            }
-            (Some("prune"), _) => self.shared.prune.notify_one(),
-            _ => {
-                // Builds may have been scheduled.
-                self.shared.builder.wake();
-                self.sync().await?;
-            }
+        match request {
+            Some(("prune", _)) => self.shared.prune.notify_one(),
+            _ => self.take_over().await?,
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The wake socket: other programs send requests to the running server, and connect to see whether a server runs.
 //!
-//! A message has one or two words, which `App::handle_message` reads. The kernel's datagram queue bounds the number of
+//! A message has one or two words, which `App::handle_message` reads: `prune now`, or anything else, which says that the
+//! database was changed. The kernel's datagram queue bounds the number of
 //! waiting messages. While the queue is full, sending fails and does not wait.
 
 use crate::os::file::open_regular;
@@ -27,8 +28,8 @@ pub(super) fn wake_socket(state: &Path) -> io::Result<UnixDatagram> {
     with_wake_path(state, |path| UnixDatagram::bind(path))
 }
 
-/// Notifies the server of this state directory that the database was changed: a specification was stored or removed, or
-/// a look at the inputs was requested. Returns whether a server runs.
+/// Notifies the server of this state directory that the database was changed: a specification was stored or removed, a
+/// look at the inputs was requested, a build was canceled. Returns whether a server runs.
 pub(crate) fn wake(state: &Path) -> bool {
     match tell(state, "look") {
         Ok(()) => true,
@@ -37,7 +38,7 @@ pub(crate) fn wake(state: &Path) -> bool {
     }
 }
 
-/// Sends a message, such as `cancel ID`, to the server of this state directory. A message that the server does not know
+/// Sends a message, such as `prune now`, to the server of this state directory. A message that the server does not know
 /// makes it read the database.
 pub(crate) fn tell(state: &Path, what: &str) -> io::Result<()> {
     with_wake_path(state, |path| {

@@ -4,12 +4,15 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::change::actor;
 use super::terminal::Progress;
 use super::wait::{self, Wanted};
 use super::{Failure, evaluation_json, existing, named, poll, print_json, say, with_evaluation};
 use crate::app::{self, Served};
 use crate::cli;
-use crate::model::{self, Evaluation, EvaluationStatus, Look, SpecificationState};
+use crate::model::{
+    self, Asked, Change, Evaluation, EvaluationStatus, Look, Outcome, SpecificationState, Target,
+};
 use crate::store::{self, Database};
 
 /// Requests a look, and waits for the look and for the evaluation of the revisions that it finds. With `--wait`, waits
@@ -20,14 +23,13 @@ use crate::store::{self, Database};
 pub(crate) async fn run(arguments: &cli::Evaluate) -> Result<(), Failure> {
     let state = &arguments.state.state;
     let database = existing(state).await?;
-    let (name, now) = (arguments.name.clone(), model::now());
+    let name = arguments.name.clone();
+    let asked = Asked::new(actor(), model::now(), &arguments.reason);
     let wanted = database.write(move |tx| {
-        match named(tx, &name)? {
-            Ok(found) if found.specification.enabled => {
-                store::want_look(tx, &name, now)?;
-            }
-            Ok(_) => return Ok(Err(Failure::failed(format!("`{name}` is disabled")))),
-            Err(failure) => return Ok(Err(failure)),
+        let target = Target::Specification(name.clone());
+        let done = store::request(tx, Change::Evaluate, &[target], &asked)?;
+        if let Some((_, Outcome::Refused(why))) = done.outcomes.into_iter().next() {
+            return Ok(Err(Failure::failed(why)));
         }
         // Read again, because the state now has the time of the request.
         match named(tx, &name)? {

@@ -1,5 +1,6 @@
 //! The commands, one file each. A command calls functions of the other modules and prints the results.
 
+pub(crate) mod audit;
 pub(crate) mod builds;
 pub(crate) mod change;
 pub(crate) mod check;

@@ -211,7 +211,7 @@ pub(crate) async fn wrong_method(uri: Uri) -> Response {
 
 /// A text that says which methods the routes at `uri` have.
 pub(super) fn methods(uri: &Uri) -> &'static str {
-    if uri.path().starts_with("/api/v1/") {
+    if uri.path() != "/api/v1/audit" && uri.path().starts_with("/api/v1/") {
         "only POST is answered here"
     } else {
         "only GET and HEAD are answered here"

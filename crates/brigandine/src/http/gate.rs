@@ -1,8 +1,9 @@
 //! The checks that a request passes before its route sees it, and the accounting of the answer.
 //!
-//! The order: check the target and join its slashes; check the host; find the client that sent the request; read and
-//! drop the body (no route takes one); wait for the client's turn, unless the route is answered at once; call the route.
-//! The bytes of the answer are counted for the client until they are sent.
+//! The order: check the target and join its slashes; check the host; find the client that sent the request; read the
+//! body (that of a GET or HEAD is dropped); wait for the client's turn, unless the route is answered at once; call the
+//! route. The bytes of the body are counted for the client until the route has dropped them, those of the answer until
+//! they are sent.
 
 use std::convert::Infallible;
 use std::io;
@@ -86,14 +87,16 @@ impl Gate {
         join(&mut parts.uri);
         host::check(&parts, self.web.hosts.as_deref(), self.arrival)?;
         let mut answering = self.begin(&parts)?;
-        let read = tokio::time::timeout(self.web.client_time, drop_body(body)).await;
-        read.unwrap_or(Err(HttpError::TooSlow))?;
+        let dropped = matches!(parts.method, Method::GET | Method::HEAD);
+        let read = self.read_body(body, !dropped);
+        let read = tokio::time::timeout(self.web.client_time, read).await;
+        let body = read.unwrap_or(Err(HttpError::TooSlow))?;
         self.flags.unread.store(false, Ordering::Relaxed);
         if parts.method != Method::GET {
             // Ranges are defined only for GET (RFC 9110, 14.2).
             parts.headers.remove(header::RANGE);
         }
-        let request = Request::from_parts(parts, Body::empty());
+        let request = Request::from_parts(parts, Body::from(body));
         let at_once = self.at_once.contains(&request.uri().path());
         let answer = self.router.call(request);
         let answered =
@@ -114,6 +117,30 @@ impl Gate {
         };
         let permit = Arc::clone(&self.permit);
         Ok(response.map(|inner| Body::new(Counted { inner, permit, _answering: answering })))
+    }
+
+    /// Reads a request's body to its end. Returns it if it is to be kept; otherwise the result is empty.
+    async fn read_body(&self, mut body: Incoming, keep: bool) -> Result<Bytes> {
+        if body.size_hint().lower() > BODY_BYTES_MAX {
+            return Err(HttpError::BodyTooLarge);
+        }
+        let (mut bytes, mut kept) = (0, Vec::new());
+        while let Some(frame) = body.frame().await {
+            let broken = |_| HttpError::BadRequest("the request's body cannot be read".to_owned());
+            let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+            bytes += data.len() as u64;
+            if bytes > BODY_BYTES_MAX {
+                return Err(HttpError::BodyTooLarge);
+            }
+            if keep && !data.is_empty() {
+                kept.push(self.permit.charge(data));
+            }
+        }
+        Ok(match kept.len() {
+            0 => Bytes::new(),
+            1 => kept.remove(0),
+            _ => self.permit.charge(Bytes::from(kept.concat())),
+        })
     }
 
     fn begin(&self, parts: &Parts) -> Result<Answering> {
@@ -138,22 +165,6 @@ fn check_target(parts: &Parts) -> Result<()> {
     // `CONNECT host:port` and `OPTIONS *` do not name a resource of this server.
     if parts.method == Method::CONNECT || !parts.uri.path().starts_with('/') {
         return Err(HttpError::WrongMethod(methods(&parts.uri)));
-    }
-    Ok(())
-}
-
-/// Reads a request's body to its end.
-async fn drop_body(mut body: Incoming) -> Result<()> {
-    if body.size_hint().lower() > BODY_BYTES_MAX {
-        return Err(HttpError::BodyTooLarge);
-    }
-    let mut bytes = 0;
-    while let Some(frame) = body.frame().await {
-        let broken = |_| HttpError::BadRequest("the request's body cannot be read".to_owned());
-        bytes += frame.map_err(broken)?.data_ref().map_or(0, Bytes::len) as u64;
-        if bytes > BODY_BYTES_MAX {
-            return Err(HttpError::BodyTooLarge);
-        }
     }
     Ok(())
 }

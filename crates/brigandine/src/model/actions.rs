@@ -1,6 +1,6 @@
-//! Changes that a request may ask for, and their outcomes.
+//! What handlers of requests may ask the running server to do, and the outcomes of canceling and restarting a build.
 
-use super::{BuildId, BuildStatus, Changed};
+use super::{Asked, BuildId, BuildStatus, Change, Changed, Outcome, Target};
 use std::pin::Pin;
 
 /// A running action. It fails only if the database fails.
@@ -8,14 +8,14 @@ pub type Action<'a, T> = Pin<Box<dyn Future<Output = Result<T, lockkeeper::Error
 
 /// Makes changes for the API.
 pub trait Actions: Send + Sync {
-    /// Cancels a waiting build and all builds that need it, or tells a running build to end.
-    fn cancel(&self, id: BuildId) -> Action<'_, Cancel>;
-
-    /// Reschedules a build that ended without success, together with the builds that failed because of it.
-    fn restart(&self, id: BuildId) -> Action<'_, Restart>;
-
-    /// Requests a look at a specification's inputs now. `false`: no specification of this name has a monitor.
-    fn look(&self, specification: &str) -> bool;
+    /// Makes a change of each target, at most [`TARGETS_MAX`](super::TARGETS_MAX), in one transaction, with its rows of
+    /// the audit. The result says of each target what became of it.
+    fn change(
+        &self,
+        change: Change,
+        targets: Vec<Target>,
+        asked: Asked,
+    ) -> Action<'_, Vec<(Target, Outcome)>>;
 }
 
 /// The outcome of a request to cancel.
@@ -42,13 +42,4 @@ pub enum Restart {
     Undefined,
     /// There is no such build.
     Missing,
-}
-
-/// The message for [`Restart::Not`].
-pub fn restart_refused(id: BuildId, status: BuildStatus) -> String {
-    if status.is_success() {
-        format!("build {id} succeeded; what succeeded is not built again")
-    } else {
-        format!("build {id} is {status} already")
-    }
 }

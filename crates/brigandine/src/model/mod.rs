@@ -4,7 +4,10 @@
 //! **evaluation** of checkouts yields **jobs**, each with a **derivation**; a **build** realises a derivation.
 
 mod actions;
+mod actor;
+mod audit;
 mod build;
+mod change;
 mod evaluation;
 mod event;
 mod ids;
@@ -19,11 +22,14 @@ mod time;
 mod unused;
 mod version;
 
-pub use actions::{Action, Actions, Cancel, Restart, restart_refused};
+pub use actions::{Action, Actions, Cancel, Restart};
+pub use actor::Actor;
+pub use audit::{AuditFilter, Audited};
 pub use build::{
     ARGUMENT_BYTES_MAX, Attempt, Build, BuildDetails, BuildFilter, BuildLogFile, Definition,
     JobBuild, NewProduct, Output, Product, QueueCounts, Source, script,
 };
+pub use change::{Asked, Change, Outcome, Requested, TARGETS_MAX, Target};
 pub use evaluation::{Checkout, Counters, Evaluation, EvaluationDetails, JobChange, JobState};
 pub use event::{Changed, Event, publish};
 pub use ids::{BuildId, EvaluationId, ProductId, SpecificationId};
@@ -37,6 +43,6 @@ pub use specification::{
 pub use status::{BuildStatus, EvaluationStatus, Weather};
 pub use tasks::Tasks;
 pub use text::{MESSAGE_BYTES_MAX, is_steering, lines, one_line, size, with_causes};
-pub use time::{STOP_DELAY, Timestamp, now};
+pub use time::{STOP_DELAY, Timestamp, iso, now};
 pub use unused::{Unused, UnusedPart};
 pub use version::{COMMIT, PACKAGE_VERSION, version};

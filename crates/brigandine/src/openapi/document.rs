@@ -146,7 +146,7 @@ fn operation(stated: &Stated, path: &str, generators: &mut Generators) -> Value 
     }
     if let Some(body) = body {
         let content = content(&[*body], &mut generators.requests);
-        value["requestBody"] = json!({"required": true, "content": content});
+        value["requestBody"] = json!({"required": false, "content": content});
     }
     if *secured {
         value["security"] = json!([{"token": []}]);

@@ -111,7 +111,7 @@ pub(crate) struct Operation {
     pub(super) dialect: Dialect,
     pub(super) summary: &'static str,
     pub(super) parameters: Vec<Parameter>,
-    /// What a request must have as its body; `None`: bodies are read and ignored.
+    /// What a request may have as its body; `None`: bodies are read and ignored.
     pub(super) body: Option<Content>,
     pub(super) answers: Vec<Answer>,
     /// Whether requests need the token.
@@ -128,6 +128,13 @@ impl Operation {
     /// Adds parameters.
     pub(crate) fn takes(mut self, parameters: &[Parameter]) -> Self {
         self.parameters.extend(parameters);
+        self
+    }
+
+    /// Requests may have a body, which is JSON.
+    pub(crate) fn reads<T: JsonSchema>(mut self) -> Self {
+        let schema: MakeSchema = SchemaGenerator::subschema_for::<T>;
+        self.body = Some(Content { media: "application/json", schema: Some(schema) });
         self
     }
 

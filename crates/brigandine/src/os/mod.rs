@@ -1,5 +1,6 @@
 //! The operating system: processes, folders, files, and calls of the C library that no crate offers.
 
+pub(crate) mod account;
 pub(crate) mod digest;
 pub(crate) mod ffi;
 pub(crate) mod file;

@@ -59,6 +59,8 @@ const PAGE: u32 = 2_000;
 const FILES: u32 = 200;
 /// The most strays (builds without a job) that one read returns.
 const STRAYS: u32 = 1_000;
+/// The most rows of the audit that one write deletes.
+const AUDIT: u32 = 500;
 
 /// Deletes evaluations that are not kept.
 #[derive(Debug, Clone)]
@@ -118,6 +120,15 @@ impl Retention {
         // First the files that a killed server left.
         self.remove_files(&mut pruned, stop).await?;
         let (keep, now) = (self.keep, model::now());
+        let prune_audit = move |tx: &store::Transaction| store::prune_audit(tx, now, AUDIT);
+        loop {
+            if *stop.borrow() {
+                break;
+            }
+            if !self.database.write(prune_audit).await? {
+                break;
+            }
+        }
         let due = self.database.read(move |s| store::due(s, keep, now)).await?;
         let mut all: Vec<(EvaluationId, SpecificationId)> = Vec::new();
         for due in due {

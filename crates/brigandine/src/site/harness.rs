@@ -17,8 +17,10 @@ use crate::health::Health;
 use crate::http::{Token, closed, serve};
 use crate::log::Logs;
 use crate::measure::Meters;
-use crate::model::{Action, Actions, BuildId, Cancel, Event, Restart, Tasks, Unused, UnusedPart};
-use crate::store::Database;
+use crate::model::{
+    Action, Actions, Asked, BuildId, Change, Event, Outcome, Target, Tasks, Unused, UnusedPart,
+};
+use crate::store::{self, Database};
 
 /// The time limit of every wait in a test.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -99,7 +101,11 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
         systems: vec!["x86_64-linux".to_owned()],
         closing: closed.clone(),
         token: Some(token(state.path())),
-        actions: Box::new(Willing { busy: Arc::clone(&busy), closing: closed.clone() }),
+        actions: Box::new(Alone {
+            database: database.clone(),
+            busy: Arc::clone(&busy),
+            closing: closed.clone(),
+        }),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -141,30 +147,29 @@ fn token(state: &Path) -> Token {
 /// The number of a build whose cancellation takes until the server closes.
 pub(crate) const BUSY: i64 = 1_000_000;
 
-/// Actions that accept every request and change nothing.
-struct Willing {
+/// Actions that change the database, and tell no builder.
+struct Alone {
+    database: Database,
     busy: Arc<Semaphore>,
     closing: watch::Receiver<bool>,
 }
 
-impl Actions for Willing {
-    fn cancel(&self, id: BuildId) -> Action<'_, Cancel> {
+impl Actions for Alone {
+    fn change(
+        &self,
+        change: Change,
+        targets: Vec<Target>,
+        asked: Asked,
+    ) -> Action<'_, Vec<(Target, Outcome)>> {
         Box::pin(async move {
-            if id.get() != BUSY {
-                return Ok(Cancel::Done(Vec::new()));
+            if targets == [Target::Build(BuildId::new(BUSY))] {
+                self.busy.add_permits(1);
+                closed(&mut self.closing.clone()).await;
+                return Ok(vec![(targets[0].clone(), Outcome::Ending(1))]);
             }
-            self.busy.add_permits(1);
-            closed(&mut self.closing.clone()).await;
-            Ok(Cancel::Running(1))
+            let write = move |tx: &store::Transaction| store::request(tx, change, &targets, &asked);
+            Ok(self.database.write(write).await?.outcomes)
         })
-    }
-
-    fn restart(&self, _: BuildId) -> Action<'_, Restart> {
-        Box::pin(async { Ok(Restart::Done(Vec::new())) })
-    }
-
-    fn look(&self, _: &str) -> bool {
-        true
     }
 }
 
@@ -204,6 +209,15 @@ impl Served {
     pub(crate) async fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
         let request =
             format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+        parse(&self.raw(&request).await)
+    }
+
+    /// Sends `body` to `path`.
+    pub(crate) async fn post(&self, path: &str, headers: &str, body: &str) -> Answer {
+        let length = body.len();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
+        );
         parse(&self.raw(&request).await)
     }
 

@@ -4,6 +4,7 @@
 //! together. Every answer that needs more than one query is read from one snapshot. Values such as the time and digests
 //! are parameters. A change of state is a conditional `UPDATE`, and its row count tells whether the change happened.
 
+mod audit;
 mod builds;
 mod database;
 mod derivations;
@@ -15,6 +16,7 @@ mod plans;
 mod pruning;
 mod query;
 mod registering;
+mod requests;
 mod schema;
 mod server;
 mod specifications;
@@ -31,13 +33,16 @@ pub use schema::SchemaError;
 pub use server::{OpenError, open_as_it_is};
 pub use specifications::{Loaded, specifications};
 
+pub(crate) use audit::{audit, prune_audit};
 pub(crate) use builds::{
     Abandoned, Claim, JobFilter, KILLED, Latest, Pending, REFUSED_MAX, Recovered, RefusedStart,
-    WholeQueue, abandon, build_details, build_ids, build_named, builds_of_output, cancel, claim,
+    WholeQueue, abandon, build_details, build_ids, build_named, builds_of_output, claim,
     ended_per_period, evaluations_of_build, job_page, latest_builds, latest_of_job, lose, needs,
-    pending_builds, product, products, queue, queue_counts, rebuild, recover, restart,
-    specification_names, systems, whole_queue,
+    pending_builds, product, products, queue, queue_counts, rebuild, recover, specification_names,
+    systems, whole_queue,
 };
+#[cfg(test)]
+pub(crate) use builds::{cancel, restart};
 pub(crate) use derivations::{outputs_of, revisions_in_use};
 pub(crate) use evaluations::{
     changes, checkouts, evaluation_details, evaluation_ids, evaluation_page, evaluation_states,
@@ -51,8 +56,11 @@ pub(crate) use pruning::{
 };
 pub(crate) use query::is_refusal;
 pub(crate) use registering::{end_evaluation, note_checkouts};
+pub(crate) use requests::{asked_to_end, request};
 pub(crate) use server::{note_start, note_stop, open, optimize};
+#[cfg(test)]
+pub(crate) use specifications::want_look;
 pub(crate) use specifications::{
     Looked, note_look, project_of, put_specification, remove_specification, specification,
-    specification_by_id, want_look,
+    specification_by_id,
 };

@@ -8,8 +8,8 @@ use super::builds::{By, List, claim_for, shape};
 use super::derivations::definition;
 use super::*;
 use crate::model::{
-    BuildFilter, BuildId, BuildLogFile, BuildStatus, Checkout, EvaluationId, EvaluationStatus,
-    Restart, SpecificationId,
+    Actor, Asked, AuditFilter, BuildFilter, BuildId, BuildLogFile, BuildStatus, Change, Checkout,
+    EvaluationId, EvaluationStatus, Restart, SpecificationId, Target,
 };
 use crate::os::state_dir::StateDir;
 use rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
@@ -107,6 +107,7 @@ async fn ask_everything(database: &lockkeeper::Database) {
     database
         .write(move |tx| {
             change_builds(tx)?;
+            ask_for_changes(tx)?;
             change_evaluations(tx)?;
             prune(tx)
         })
@@ -196,6 +197,32 @@ fn ask_for_the_rest(s: &Snapshot) -> rusqlite::Result<()> {
     specifications(s)?;
     specification(s, "spec2")?;
     specification_by_id(s, SpecificationId::new(2))?;
+    asked_to_end(s)?;
+    for bits in 0..8_u8 {
+        let has = |bit: u8| bits & bit != 0;
+        let filter = AuditFilter {
+            build: has(1).then_some(BUILD),
+            evaluation: has(2).then_some(EVALUATION),
+            specification: has(4).then(|| "spec2".to_owned()),
+            before: None,
+        };
+        audit(s, &filter, 10)?;
+    }
+    Ok(())
+}
+
+/// Requests every change.
+fn ask_for_changes(tx: &Transaction) -> rusqlite::Result<()> {
+    let asked = Asked::new(Actor::token(), 9, "because");
+    let scheduled = queue(tx, &BuildFilter::default(), 1)?[0].id;
+    let targets = [scheduled, BuildId::new(7)].map(Target::Build);
+    for change in [Change::Cancel, Change::Restart] {
+        let done = request(tx, change, &targets, &asked)?;
+        assert!(!done.changed.is_empty(), "{done:?}");
+    }
+    let of = [Target::Specification("spec2".to_owned())];
+    request(tx, Change::Evaluate, &of, &asked)?;
+    prune_audit(tx, i64::MAX, 10)?;
     Ok(())
 }
 

@@ -24,6 +24,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0003_retention.sql"),
     include_str!("../../migrations/0004_looks.sql"),
     include_str!("../../migrations/0005_projects.sql"),
+    include_str!("../../migrations/0006_audit.sql"),
 ];
 
 /// Why a file cannot be used as the database.

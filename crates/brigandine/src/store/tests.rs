@@ -2,6 +2,7 @@
 
 mod files;
 mod machine;
+mod requests;
 
 use super::builds::claim_for;
 use super::*;

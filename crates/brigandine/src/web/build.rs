@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
+use super::audit::{self, AuditRow};
 use super::layout::{Layout, or_refusal, render};
 use super::rows::{BuildRow, SQUARE, Square};
 use super::tail::{self, Tail};
@@ -12,8 +13,8 @@ use super::view::{self, Badge, Moment};
 use crate::context::Context;
 use crate::http::{HttpError, Path, Result};
 use crate::model::{
-    self, Attempt, Build, BuildDetails, BuildId, BuildStatus, Definition, Output, Product,
-    ProductId,
+    self, Attempt, AuditFilter, Build, BuildDetails, BuildId, BuildStatus, Definition, Output,
+    Product, ProductId, Timestamp,
 };
 use crate::store;
 
@@ -39,6 +40,7 @@ struct Page {
     products: Vec<ProductRow>,
     recipe: Recipe,
     history: Vec<Square<BuildId>>,
+    audit: Vec<AuditRow>,
     log_size: String,
     log: LogView,
 }
@@ -127,16 +129,18 @@ pub(super) async fn page(
 const FOLLOWED: &str = "x-brigandine-follows";
 
 async fn make(context: &Context, id: &str, headers: &HeaderMap) -> Result<Response> {
-    let wanted = id.to_owned();
+    let (wanted, now) = (id.to_owned(), model::now());
     let found = context
         .read_few(move |s| {
             let Some(build) = store::build_named(s, &wanted)? else { return Ok(None) };
             let Some(details) = store::build_details(s, build.id)? else { return Ok(None) };
             let history = store::job_history(s, &build.specification, &build.job, SQUARES)?;
-            Ok(Some((details, history, store::queue_counts(s)?)))
+            let of_build = AuditFilter { build: Some(build.id), ..AuditFilter::default() };
+            let audit = audit::changes(s, &of_build, now)?;
+            Ok(Some((details, history, audit, store::queue_counts(s)?)))
         })
         .await?;
-    let (details, history, queue) = found.ok_or_else(|| HttpError::no_build(id))?;
+    let (details, history, audit, queue) = found.ok_or_else(|| HttpError::no_build(id))?;
     let build = &details.build;
     let followed = headers.get(FOLLOWED).and_then(|value| value.to_str().ok()?.parse().ok());
     let log = if build.status == BuildStatus::Started && followed == Some(build.attempt) {
@@ -159,7 +163,7 @@ async fn make(context: &Context, id: &str, headers: &HeaderMap) -> Result<Respon
         live: format!("/live?builds={}", watched.join(",")),
         notice: context.health().notice(),
     };
-    render(&page_of(layout, details, &history, &kept, log))
+    render(&page_of(layout, details, &history, &kept, (audit, log), now))
 }
 
 fn page_of(
@@ -167,10 +171,10 @@ fn page_of(
     details: BuildDetails,
     history: &[Build],
     kept: &[i64],
-    log: LogView,
+    (audit, log): (Vec<AuditRow>, LogView),
+    now: Timestamp,
 ) -> Page {
     let BuildDetails { build, outputs, products, attempts, needs, needed_by, definition } = details;
-    let now = model::now();
     let rows = |builds: Vec<Build>| -> Vec<_> {
         builds.into_iter().map(|build| BuildRow::new(build, now)).collect()
     };
@@ -217,6 +221,7 @@ fn page_of(
         recipe: definition.map(Recipe::new).unwrap_or_default(),
         history: history.iter().rev().enumerate().map(square).collect(),
         log_size: if build.log.bytes > 0 { view::bytes(build.log.bytes) } else { String::new() },
+        audit,
         log,
         build,
     }

@@ -6,14 +6,15 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 
+use super::audit::{self, AuditRow};
 use super::layout::{Layout, or_refusal, render};
 use super::rows::{BuildRow, summary};
 use super::view::{self, Badge, Moment, Part};
 use crate::context::Context;
 use crate::http::{HttpError, Path, Query, Result, accepts_html};
 use crate::model::{
-    self, BuildId, BuildStatus, Checkout, EvaluationDetails, EvaluationId, EvaluationStatus,
-    JobChange, JobState, Timestamp,
+    self, AuditFilter, BuildId, BuildStatus, Checkout, EvaluationDetails, EvaluationId,
+    EvaluationStatus, JobChange, JobState, Timestamp,
 };
 use crate::store::{self, JobFilter, Snapshot};
 
@@ -44,6 +45,7 @@ struct Page {
     previous: Option<EvaluationId>,
     next: Option<EvaluationId>,
     changes: Vec<Changes>,
+    audit: Vec<AuditRow>,
     /// The evaluation that a link offers to compare with this one; `None`: there is no link.
     compare: Option<EvaluationId>,
     total: String,
@@ -189,6 +191,7 @@ impl Asked {
             ..BuildRow::new(job.build, now)
         });
         let total = evaluation.counters.total();
+        let of_this = AuditFilter { evaluation: Some(number), ..AuditFilter::default() };
         Ok(Found::Page(Box::new(Page {
             layout: Layout {
                 title: format!("{} #{number} · Brigandine", evaluation.specification),
@@ -211,6 +214,7 @@ impl Asked {
             has_log: !evaluation.log_path.is_empty()
                 || evaluation.status == EvaluationStatus::Started,
             changes,
+            audit: audit::changes(s, &of_this, now)?,
             compare,
             total: view::count(total, "job"),
             counts: view::counts(&evaluation.counters)

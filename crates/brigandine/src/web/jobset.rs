@@ -4,12 +4,13 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
+use super::audit::{self, AuditRow};
 use super::layout::{Layout, or_refusal, render};
 use super::rows::{EvaluationRow, SpecificationRow};
 use super::view;
 use crate::context::Context;
 use crate::http::{HttpError, Path, Query, Result};
-use crate::model::{self, EvaluationId, Evaluator};
+use crate::model::{self, AuditFilter, EvaluationId, Evaluator};
 use crate::store;
 
 /// The number of evaluations on a page.
@@ -25,6 +26,7 @@ struct Page {
     evaluator: String,
     interval: String,
     evaluations: Vec<EvaluationRow>,
+    audit: Vec<AuditRow>,
     /// Where the neighbouring pages begin: one has the evaluations with numbers above `newer`, the other those with
     /// numbers below `older`. `None`: there is no such page.
     newer: Option<EvaluationId>,
@@ -61,6 +63,8 @@ async fn make(context: &Context, name: &str, query: &Query) -> Result<Response> 
             let mut spec = SpecificationRow::new(&state, &unused, now);
             spec.next_look = spec.next_look.filter(|_| spec.enabled);
             let specification = state.specification;
+            let of_this =
+                AuditFilter { specification: Some(wanted.clone()), ..AuditFilter::default() };
             Ok(Some(Page {
                 layout: Layout {
                     title: format!("{} · Brigandine", specification.name),
@@ -90,6 +94,7 @@ async fn make(context: &Context, name: &str, query: &Query) -> Result<Response> 
                     .into_iter()
                     .map(|evaluation| EvaluationRow::new(s, evaluation, now))
                     .collect::<rusqlite::Result<_>>()?,
+                audit: audit::changes(s, &of_this, now)?,
                 newer: first.filter(|_| newer),
                 older: last.filter(|_| older),
             }))

@@ -2,6 +2,7 @@
 //! nothing from other hosts. The struct of a page is in the file of its handler, and its template has the same name.
 
 mod ansi;
+mod audit;
 mod build;
 mod description;
 mod evaluation;

@@ -17,7 +17,9 @@ mod search;
 mod specification;
 
 pub(crate) use build::{BuildJson, builds_json, whole_builds_json};
-pub(crate) use change::{ChangedBuildJson, EndingBuildJson, WantedLookJson};
+pub(crate) use change::{
+    AuditJson, ChangedBuildJson, EndingBuildJson, OutcomesJson, ReasonJson, WantedLookJson,
+};
 pub(crate) use error::{ErrorJson, LIMIT_EXCEEDED, PARAMETER_MISSING, ParameterErrorJson};
 pub(crate) use evaluation::{EvaluationJson, EvaluationPageJson, HydraEvaluationJson};
 pub(crate) use history::HistoryJson;

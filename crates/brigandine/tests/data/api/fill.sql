@@ -37,3 +37,7 @@ INSERT INTO output (build_id, name, path) VALUES (1, 'out', 'outputs/aaaa-compil
 INSERT INTO product (id, build_id, kind, name, path, bytes, checksum) VALUES
  (1, 1, 'file', 'build/hello', 'products/hello', 12, 'a948904f2f0f479b8f8197694b30184b0d2ed1c1cd2a1ec0fb85d299a192a447'),
  (2, 1, 'file', 'build/missing "x"', 'products/missing', 5, '00');
+INSERT INTO definition (build_id, text) VALUES
+ (5, '{"version":1,"name":"slow","command":["true"],"environment":{},"system":"x86_64-linux","sources":[],"needs":{},"products":[]}');
+INSERT INTO audit (id, at, actor, change, build_id, evaluation_id, specification_id, result, reason) VALUES
+ (1, 1700000210, 'local root', 'cancel', 6, 2, 1, 'canceled', 'not <now>');

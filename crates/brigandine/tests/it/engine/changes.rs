@@ -70,6 +70,11 @@ fn a_build_that_ignores_term_is_killed_with_its_whole_group() {
     assert_eq!(status, 409);
     assert_eq!(said["error"], format!("build {id} has ended already: canceled"));
     assert_eq!(post(&address, "/api/v1/build/99/cancel", TOKEN).0, 404);
+    let audit = run(place.tool(&["audit", "--json"]));
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&audit.stdout).expect("JSON");
+    let [row] = rows.as_slice() else { panic!("one change was made: {rows:?}") };
+    assert_eq!((&row["actor"], &row["change"]), (&"token".into(), &"cancel".into()));
+    assert_eq!(row["result"], "attempt 1 asked to end");
     server.signal("TERM");
     assert!(server.end().success());
     place.check_consistency();
@@ -97,13 +102,25 @@ fn what_ended_badly_is_built_once_more_with_what_failed_for_want_of_it() {
     let wanted = format!("needs build {}, which failed; restart that", id("base"));
     assert!(refused.stderr.contains(&wanted), "{}", refused.stderr);
     assert_eq!(run(place.tool(&["restart", "99"])).status.code(), Some(3));
-    let ended = run(place.tool(&["restart", &id("base")]));
+    let ended = run(place.tool(&["restart", &id("base"), "--reason", "it is there now"]));
     assert!(ended.status.success(), "{}", ended.stderr);
     assert_eq!(place.jobs(1), ["base|-2", "broken|1", "middle|-2", "top|2"]);
     place.check_consistency();
-    let canceled = run(place.tool(&["cancel", &id("middle")]));
+    let audit = run(place.tool(&["audit", "--build", &id("base")]));
+    assert!(audit.stdout.contains("  local ") && audit.stdout.contains("it is there now"));
+    assert!(audit.stdout.contains("scheduled, with 1 build that needs it"), "{}", audit.stdout);
+    assert_eq!(run(place.tool(&["audit", "--spec", "smaple"])).status.code(), Some(3));
+    // A build that cannot be changed does not keep the others from it.
+    let some = run(place.tool(&["restart", &id("top"), &id("broken"), "99", "--json"]));
+    assert_eq!(some.status.code(), Some(1), "{}", some.stderr);
+    let said: serde_json::Value = serde_json::from_str(&some.stdout).expect("JSON");
+    let results: Vec<_> =
+        said["results"].as_array().expect("a list").iter().map(|one| &one["result"]).collect();
+    assert_eq!(results, ["refused", "done", "missing"], "{said}");
+    let canceled = run(place.tool(&["cancel", &id("broken"), &id("middle")]));
     assert!(canceled.status.success(), "{}", canceled.stderr);
-    assert_eq!(canceled.stdout, format!("build {}: canceled\n", id("middle")));
+    let said = format!("build {}: canceled\nbuild {}: canceled\n", id("broken"), id("middle"));
+    assert_eq!(canceled.stdout, said);
     std::fs::write(&go, "").expect("a file");
     let server = Process::start(place.command(&[]));
     let address = address(&server);
@@ -117,7 +134,7 @@ fn what_ended_badly_is_built_once_more_with_what_failed_for_want_of_it() {
     assert!(said["error"].as_str().expect("text").ends_with("what succeeded is not built again"));
     server.signal("TERM");
     assert!(server.end().success());
-    assert_eq!(place.jobs(1), ["base|0", "broken|1", "middle|0", "top|2"]);
+    assert_eq!(place.jobs(1), ["base|0", "broken|4", "middle|0", "top|2"]);
     place.check_consistency();
 }
 
