@@ -88,6 +88,7 @@ const BRIGANDINE: &[Room] = &[
     room("log", &["log"], &["os", "model"]),
     room("outputs", &["outputs"], &["os", "model", "input"]),
     room("store", &["store"], &["os", "model", "config"]),
+    room("backup", &["backup"], &["os", "model", "store"]),
     room("wire", &["wire"], &["model", "store"]),
     room("health", &["health"], &["model", "store"]),
     room("evaluate", &["evaluate"], &["os", "model", "config", "input", "log", "store"]),
@@ -139,6 +140,7 @@ const BRIGANDINE: &[Room] = &[
             "log",
             "outputs",
             "store",
+            "backup",
             "health",
             "evaluate",
             "build",
@@ -149,7 +151,7 @@ const BRIGANDINE: &[Room] = &[
     room(
         "site",
         &["site"],
-        &["config", "http", "openapi", "context", "api", "web", "probes", "app"],
+        &["model", "config", "http", "openapi", "context", "api", "web", "probes", "app"],
     ),
     room(
         "command",
@@ -161,6 +163,7 @@ const BRIGANDINE: &[Room] = &[
             "input",
             "log",
             "store",
+            "backup",
             "wire",
             "evaluate",
             "build",

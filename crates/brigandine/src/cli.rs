@@ -1,6 +1,7 @@
 //! The command line.
 
 mod change;
+mod keeping;
 mod values;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use crate::config::server::parse_listen;
 use crate::config::{LogFormat, Sandbox};
 use crate::model::{BuildId, BuildStatus, EvaluationId, version};
 pub(crate) use change::{Audit, Change};
+pub(crate) use keeping::{Backup, Export, Import, ImportOf, Reload, Restore};
 pub(crate) use values::State;
 pub use values::number;
 use values::{build, evaluation, interval, time};
@@ -64,9 +66,17 @@ pub(crate) enum Command {
     Status(Status),
     /// List builds: pending ones, then finished ones, latest first
     Builds(Builds),
-    /// Take over the builds of another server
-    #[command(subcommand)]
+    /// Import a history that `export` wrote, or the builds of another server, into a new state directory
+    ///
+    /// The file's contents say what it is: a history of this version or an older one, or a database of Cuirass. It is only
+    /// read. An import that was interrupted goes on when the command is given again. Logs and outputs are not in a
+    /// history; `backup` has them.
     Import(Import),
+    /// Print the whole history as JSON lines: specifications, evaluations, builds and all that belongs to them
+    ///
+    /// The first line says what follows, and every other line is a row of a table. All of it is from one moment, while a
+    /// server goes on. `import` reads it again. Logs and outputs are files, and not in it.
+    Export(Export),
     /// Cancel builds that wait or run, and wait for their ends
     Cancel(Change),
     /// Build failed or canceled builds once more, and the builds that failed because of them
@@ -80,6 +90,21 @@ pub(crate) enum Command {
     /// one that its inputs are at are never deleted. A running server prunes every hour, and when this command tells it
     /// to.
     Prune(Prune),
+    /// Let the running server read its configuration and its specification files again, as SIGHUP does
+    ///
+    /// The server takes all of it or nothing: where a file has mistakes, everything stays as it was, and the command says
+    /// why and ends with status 1. What only a restart changes, such as `listen`, is named.
+    Reload(Reload),
+    /// Copy the database, the logs and the outputs into a new directory, beside a running server
+    ///
+    /// The copy is what the database was at one moment, with the files that it names. It appears under its name only
+    /// when it is whole and on the disk. The configuration and the file with the token are not in it.
+    Backup(Backup),
+    /// Put a backup into an empty state directory
+    ///
+    /// The backup is checked before and after it is copied. No server may use the directory. The next server migrates
+    /// the database if need be, says what it restored, and schedules again what ran when the backup was made.
+    Restore(Restore),
     /// Print a script with which a shell completes this command line
     ///
     /// For bash: `brigandine completions bash > /usr/share/bash-completion/completions/brigandine`. The first lines of the
@@ -104,25 +129,6 @@ pub(crate) struct Man {
     pub(crate) directory: Option<PathBuf>,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Import {
-    /// Import a Cuirass database into a new state directory; builds keep their numbers
-    ///
-    /// Both schemas of summer 2018 are known, and later ones as far as they add to them. The file is
-    /// only read. An import that was interrupted goes on when the command is given again. Imported
-    /// specifications are disabled, and builds that were waiting stay in the queue: this server does
-    /// not know how to build them. What this server has no place for is counted and named at the end.
-    Cuirass {
-        #[command(flatten)]
-        state: State,
-        /// Cuirass's database, such as /var/lib/cuirass/cuirass.db
-        file: PathBuf,
-        /// Print what was imported as JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
     /// Keep the demo's state here instead of a temporary directory; must be empty or absent
@@ -142,7 +148,7 @@ pub(crate) struct Demo {
     pub(crate) max_jobs: Option<u16>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Serve {
     /// Configuration file (TOML); options of the command line win over it
     #[arg(long, value_name = "FILE")]

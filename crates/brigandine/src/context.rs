@@ -12,7 +12,7 @@ use crate::http::{HttpError, HttpMeters, Result, Token, closed, stream};
 use crate::log::{LogReader, Logs};
 use crate::measure::Meters;
 use crate::model::{
-    Actions, Actor, Asked, Build, Change, Event, Outcome, Target, Tasks, Unused, now,
+    Actions, Actor, Asked, Build, Change, Configuration, Event, Outcome, Target, Tasks, Unused, now,
 };
 use crate::store::{Database, Snapshot};
 
@@ -38,6 +38,8 @@ pub(crate) struct Parts {
     pub(crate) tasks: Box<dyn Fn() -> Tasks + Send + Sync>,
     /// The parts of the specification files that the server does not use.
     pub(crate) unused: watch::Receiver<Vec<Unused>>,
+    /// The server's settings, and how the files differ from them. Reads files.
+    pub(crate) configuration: Box<dyn Fn() -> Configuration + Send + Sync>,
     /// The state directory. Paths of products are relative to it.
     pub(crate) state: PathBuf,
     /// The systems that the server builds for.
@@ -127,6 +129,16 @@ impl Context {
     /// The parts of the specification files that the server does not use.
     pub(crate) fn unused(&self) -> Vec<Unused> {
         self.0.unused.borrow().clone()
+    }
+
+    /// The server's settings, and how the files differ from them. The files are read on a thread that may block.
+    pub(crate) async fn configuration(&self) -> Result<Configuration> {
+        let parts = Arc::clone(&self.0);
+        let read = tokio::task::spawn_blocking(move || (parts.configuration)());
+        read.await.map_err(|error| {
+            tracing::error!(%error, "the configuration could not be compared with its file");
+            HttpError::Internal
+        })
     }
 
     /// The state directory.

@@ -21,7 +21,7 @@ mod writes;
 
 pub(crate) use disks::Disk;
 
-use crate::model::{self, Event};
+use crate::model::{self, Event, Live};
 use crate::store::{self, Database, DatabaseError, Snapshot, Transaction};
 use disks::Space;
 use lockkeeper::ErrorKind;
@@ -105,7 +105,7 @@ struct Shared {
     /// Folders of the state directory, which may be on several file systems.
     folders: Vec<PathBuf>,
     /// Bytes that must stay free; `None`: the default ([`RESERVE_MAX`]); 0: no reserve.
-    reserve: Option<u64>,
+    reserve: Live<Option<u64>>,
     state: watch::Sender<State>,
     /// When a look last found a full file system. Guard: the mutex.
     full_at: Mutex<Option<Instant>>,
@@ -203,7 +203,7 @@ impl Health {
     fn with(folders: Vec<PathBuf>, reserve: Option<u64>, events: broadcast::Sender<Event>) -> Self {
         let shared = Shared {
             folders,
-            reserve,
+            reserve: Live::new(reserve),
             state: watch::Sender::new(State::default()),
             full_at: Mutex::default(),
             free: AtomicU64::new(u64::MAX),
@@ -215,6 +215,14 @@ impl Health {
             watcher: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Changes the bytes that must stay free; `None`: the default. The thread looks again at once.
+    pub(crate) fn set_reserve(&self, reserve: Option<u64>) {
+        self.shared.reserve.set(reserve);
+        if let Some(watcher) = &*lock(&self.shared.watcher) {
+            watcher.unpark();
+        }
     }
 
     /// Ends every wait for the database with the database's error.
@@ -242,7 +250,7 @@ impl Health {
     /// The reserve and the free space, in a sentence; empty without a reserve.
     pub(crate) fn reserve(&self) -> String {
         let free = self.shared.free.load(Ordering::Relaxed);
-        match self.shared.reserve {
+        match self.shared.reserve.get() {
             Some(0) => String::new(),
             _ if free == u64::MAX => String::new(),
             reserve => {
@@ -284,7 +292,7 @@ impl Health {
             let hundredth = space.total / 100;
             least = least.min(space.free);
             full |= space.out_of_files || space.free < FULL.min(hundredth);
-            let reserve = shared.reserve.unwrap_or(RESERVE_MAX.min(hundredth));
+            let reserve = shared.reserve.get().unwrap_or(RESERVE_MAX.min(hundredth));
             let short = space.free < reserve || space.out_of_files;
             if short && reserve > 0 && low.is_none() {
                 let what = match space.out_of_files {

@@ -2,6 +2,7 @@
 
 mod api;
 mod app;
+mod backup;
 mod build;
 mod cli;
 mod command;
@@ -80,6 +81,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Restart(arguments) => block_on(command::change::restart(&arguments)),
         Command::Audit(arguments) => block_on(command::audit::run(&arguments)),
         Command::Prune(arguments) => block_on(command::prune::run(&arguments)),
+        Command::Backup(arguments) => block_on(command::backup::create(&arguments)),
+        Command::Restore(arguments) => block_on(command::backup::restore(&arguments)),
+        Command::Export(arguments) => block_on(command::export::run(&arguments)),
+        Command::Reload(arguments) => block_on(command::reload::run(&arguments)),
         Command::Completions(arguments) => command::pages::completions(&arguments),
         Command::Man(arguments) => command::pages::man(&arguments),
         Command::Status(arguments) => block_on(command::status::run(&arguments)),

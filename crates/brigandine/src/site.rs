@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::app::App;
 use crate::context::{Context, Parts};
 use crate::http::{self, Compressors, Path, Query, Routes, Token};
+use crate::model::Live;
 use crate::openapi::{Described, Document};
 use crate::{api, config, probes, web};
 
@@ -100,6 +101,7 @@ pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Routes {
 pub struct Web {
     closing: watch::Sender<bool>,
     task: JoinHandle<()>,
+    settings: Live<Arc<config::Web>>,
 }
 
 impl Web {
@@ -124,14 +126,24 @@ impl Web {
                 move || app.tasks()
             }),
             unused: app.unused(),
+            configuration: Box::new({
+                let app = app.clone();
+                move || app.configuration()
+            }),
             state: app.state().to_owned(),
             systems: app.systems().to_vec(),
             closing: closed.clone(),
             token,
             actions: Box::new(app.clone()),
         });
-        let task = tokio::spawn(http::serve(listener, routes(context), web, closed));
-        Self { closing, task }
+        let settings = Live::new(Arc::new(web));
+        let task = tokio::spawn(http::serve(listener, routes(context), settings.clone(), closed));
+        Self { closing, task, settings }
+    }
+
+    /// Uses other settings from the next request on. The bounds of connections stay as they were at the start.
+    pub(crate) fn reload(&self, web: config::Web) {
+        self.settings.set(Arc::new(web));
     }
 
     /// Resolves with the reason when the HTTP server has ended without [`Web::close`], which is a fault.

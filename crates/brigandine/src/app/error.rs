@@ -58,6 +58,7 @@ impl AppError {
                 OpenError::Schema(_, SchemaError::Sqlite(error)) => health::passes_in_sqlite(error),
                 OpenError::Schema(..)
                 | OpenError::Importing(_)
+                | OpenError::Restoring(_)
                 | OpenError::Emptied(_)
                 | OpenError::NoRoom { .. } => false,
             },

@@ -15,6 +15,7 @@ use crate::store;
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The most differences that are reported.
 const UNUSED_MAX: usize = 100;
@@ -122,11 +123,15 @@ impl App {
     pub(super) async fn watch_files(&self) -> Result<(), String> {
         let shared: &Shared = &self.shared;
         let mut stop = shared.stop.subscribe();
-        let mut files = Files::new(&shared.config.specifications);
-        if files.files.is_empty() {
-            return Ok(());
-        }
+        let mut config = self.config();
+        let mut files = Files::new(&config.specifications);
         loop {
+            // After a reload other files may be named, and all of them have been used.
+            let now = self.config();
+            if !Arc::ptr_eq(&config, &now) {
+                files = Files::new(&now.specifications);
+                config = now;
+            }
             let looked = tokio::task::spawn_blocking(move || {
                 files.look();
                 files

@@ -70,6 +70,7 @@ impl Ground {
             configuration: self.config.file.clone(),
             keep: self.config.keep,
             unused: Vec::new(),
+            reloads: Vec::new(),
         };
         server.write(&self.config.state);
     }

@@ -2,6 +2,7 @@
 //! killed.
 
 use super::AppError;
+use crate::backup::Restored;
 use crate::input::Checkouts;
 use crate::log::Logs;
 use crate::model::{self, Keep, LogName};
@@ -91,8 +92,8 @@ const LOCK_TRIES: u32 = 20;
 /// The pause between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// Locks the state directory for this process.
-pub(super) fn lock(state: &Path) -> Result<File, AppError> {
+/// Locks the state directory for this process, as long as the returned file is open.
+pub(crate) fn lock(state: &Path) -> Result<File, AppError> {
     let path = StateDir::new(state).lock();
     let file = lock_file(&path)?;
     for _ in 0..LOCK_TRIES {
@@ -168,6 +169,7 @@ pub(super) async fn recover(
     database: &Database,
     logs: &Logs,
     checkouts: &Arc<Checkouts>,
+    is_restored: bool,
 ) -> Result<(), AppError> {
     // Processes are ended first, because they may still write to the directories that are removed next.
     let mark = format!("{STATE_VARIABLE}={state_id}");
@@ -220,12 +222,38 @@ pub(super) async fn recover(
              what is wrong with its rows (SQLite's `integrity_check`), then `brigandine restart {id}`"
         );
     }
-    tracing::warn!(
-        processes = killed,
-        builds = count,
-        evaluations,
-        gone,
-        "the last server was killed: its processes were ended, its builds are scheduled again"
-    );
+    if is_restored {
+        tracing::info!(
+            builds = count,
+            evaluations,
+            gone,
+            "what ran when the backup was made is scheduled again"
+        );
+    } else {
+        tracing::warn!(
+            processes = killed,
+            builds = count,
+            evaluations,
+            gone,
+            "the last server was killed: its processes were ended, its builds are scheduled again"
+        );
+    }
     Ok(())
+}
+
+/// Says from which backup a state directory was restored, and removes the note about it.
+pub(super) fn tell_restored(state: &Path, restored: &Restored) {
+    let Restored { backup, made_at, version, logs, outputs } = restored;
+    tracing::info!(
+        backup = %backup.display(),
+        made_at = %model::iso(*made_at),
+        version,
+        logs,
+        outputs,
+        "this state directory was restored from a backup"
+    );
+    let path = StateDir::new(state).restored();
+    if let Err(error) = std::fs::remove_file(&path) {
+        tracing::warn!(%error, path = %path.display(), "the note about the restore cannot be removed");
+    }
 }

@@ -17,14 +17,16 @@ mod ground;
 mod isolation;
 mod lock;
 mod one_shot;
+mod reload;
 mod running;
+mod settings;
 mod start;
 mod tasks;
 mod wake;
 
 pub use error::AppError;
 pub(crate) use ground::Ground;
-pub(crate) use lock::{make_state, prune};
+pub(crate) use lock::{lock as lock_state, make_state, prune};
 pub(crate) use running::{RunningServer, running_server};
 pub(crate) use wake::{Presence, Served, served, tell, wake};
 
@@ -33,15 +35,16 @@ use crate::config::Config;
 use crate::health::{self, Health};
 use crate::log::Logs;
 use crate::measure::Meters;
-use crate::model::{self, BuildId, Event, Specification, SpecificationId, Tasks, Unused};
+use crate::model::{self, BuildId, Event, Live, Specification, SpecificationId, Tasks, Unused};
 use crate::monitor;
 use crate::os::state_dir::StateDir;
 use crate::retention::Retention;
 use crate::store::{self, Database, Loaded};
+use settings::{Reloads, Settings};
 use std::collections::HashMap;
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -59,7 +62,12 @@ pub struct App {
 
 #[derive(Debug)]
 struct Shared {
-    config: Config,
+    /// The state directory.
+    state: PathBuf,
+    /// The configuration that is in use. `reload.rs` changes it.
+    config: Live<Arc<Config>>,
+    settings: Settings,
+    reloads: Reloads,
     /// The systems for which the server builds. The first is the default for jobs.
     systems: Vec<String>,
     /// The database, for everything except pages, the API, evaluations and builds.
@@ -176,7 +184,7 @@ impl App {
         self.begin_shutdown(drain);
         shared.stop.send_replace(true);
         shared.health.stop();
-        let files = StateDir::new(&shared.config.state);
+        let files = StateDir::new(&shared.state);
         let _ = std::fs::remove_file(files.wake_socket());
         let _ = std::fs::remove_file(files.server());
         let running =
@@ -253,7 +261,7 @@ impl App {
 
     /// The state directory.
     pub(crate) fn state(&self) -> &Path {
-        &self.shared.config.state
+        &self.shared.state
     }
 
     /// Which tasks run.

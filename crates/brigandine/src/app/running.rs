@@ -5,7 +5,7 @@
 //! the directory is locked.
 
 use super::wake::{Served, served};
-use crate::model::{Keep, Timestamp, Unused};
+use crate::model::{Keep, Reload, Timestamp, Unused};
 use crate::os::state_dir::StateDir;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -32,6 +32,9 @@ pub(crate) struct RunningServer {
     /// How the server's specification files differ from the stored specifications.
     #[serde(default)]
     pub(crate) unused: Vec<Unused>,
+    /// What became of the last reloads of the configuration, the newest last.
+    #[serde(default)]
+    pub(crate) reloads: Vec<Reload>,
 }
 
 /// Reads the file of the server that runs on this state directory. `None`: no server runs, or the file cannot be read.

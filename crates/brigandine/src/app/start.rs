@@ -1,14 +1,17 @@
 //! How the server starts: the order in which the parts are opened, and what is recovered before a task runs.
 
 use super::ground::Ground;
-use super::lock::{keep_private, recover};
+use super::lock::{keep_private, recover, tell_restored};
+use super::settings::{Reloads, Settings};
 use super::{App, AppError, Shared};
+use crate::backup::Restored;
 use crate::build::{Allowed, Builder, LocalExecutor};
 use crate::config::Config;
 use crate::evaluate::EvaluatorSettings;
 use crate::input::{Checkouts, Repositories};
 use crate::log::Logs;
 use crate::measure::Meters;
+use crate::model::Live;
 use crate::monitor::{self, Scheduled, Turns};
 use crate::os::state_dir::StateDir;
 use crate::outputs::Outputs;
@@ -50,6 +53,7 @@ impl App {
     pub(crate) async fn open(ground: &Ground) -> Result<Self, AppError> {
         let Ground { config, lock, events, health, supervisors, sandbox, .. } = ground;
         let (state, limits) = (config.state.clone(), config.limits.clone());
+        let settings = Settings::new(config);
         let files = StateDir::new(&state);
         let files_failed = |error| AppError::File(state.clone(), error);
         let isolation = sandbox.class();
@@ -62,7 +66,7 @@ impl App {
         let started = database.write(move |tx| store::note_start(tx, &new_id)).await?;
         let repositories = Arc::new(Repositories::new(
             files.repositories(),
-            limits.fetch_time,
+            settings.fetch_time.clone(),
             &started.state_id,
             config.git_filters.clone(),
             Arc::clone(supervisors),
@@ -72,12 +76,17 @@ impl App {
         std::fs::create_dir_all(files.repositories()).map_err(files_failed)?;
         let outputs = files.outputs();
         let _ = tokio::task::spawn_blocking(move || Outputs::clean(&outputs)).await;
+        let restored = Restored::read(&state);
         if started.killed {
-            recover(&state, &started.state_id, &database, &logs, &checkouts).await?;
+            let is_restored = restored.is_some();
+            recover(&state, &started.state_id, &database, &logs, &checkouts, is_restored).await?;
         } else {
             let exports = Arc::clone(&checkouts);
             // This also removes exports that a server with another configuration made.
             let _ = tokio::task::spawn_blocking(move || exports.clean()).await;
+        }
+        if let Some(restored) = &restored {
+            tell_restored(&state, restored);
         }
         let executor = LocalExecutor::new(
             &state,
@@ -86,8 +95,8 @@ impl App {
             &started.state_id,
             Allowed {
                 sandbox: sandbox.clone(),
-                grace: limits.build_grace,
-                limits: limits.build,
+                grace: settings.build_grace.clone(),
+                limits: settings.build.clone(),
                 output_bytes_max: OUTPUT_BYTES_MAX,
             },
             health.clone(),
@@ -105,7 +114,7 @@ impl App {
             repositories,
             checkouts,
             logs: logs.clone(),
-            evaluator: EvaluatorSettings {
+            evaluator: Live::new(EvaluatorSettings {
                 program: std::env::current_exe().unwrap_or_else(|_| "brigandine".into()),
                 supervisors: Arc::clone(supervisors),
                 sandbox: sandbox.clone(),
@@ -114,10 +123,10 @@ impl App {
                 output_bytes_max: limits.evaluation_output,
                 jobs_max: EVALUATION_JOBS_MAX,
                 limits: limits.build,
-            },
+            }),
             systems: systems.clone(),
             isolation,
-            interval: config.interval,
+            interval: Live::new(config.interval),
             work: files.work(),
             outputs: executor.outputs(),
             scheduled: Scheduled(Box::new({
@@ -150,7 +159,10 @@ impl App {
             monitored: AtomicBool::new(false),
             stop: watch::Sender::new(false),
             failed: watch::Sender::new(None),
-            config: config.clone(),
+            state,
+            config: Live::new(Arc::new(config.clone())),
+            settings,
+            reloads: Reloads::new(),
             systems,
             lock: Arc::clone(lock),
         };

@@ -5,6 +5,7 @@
 use super::wake::wake_socket;
 use super::{App, AppError, BUILDER, RunningServer, Shared, Watched};
 use crate::build::{BuilderSettings, DispatchEvent, LocalDispatcher};
+use crate::config;
 use crate::health;
 use crate::model::{self, Event};
 use crate::monitor;
@@ -64,7 +65,7 @@ impl App {
     pub(super) fn note_running(&self) {
         // Held until the file is written, so that two tasks do not write it at once.
         let address = self.shared.address.lock().unwrap_or_else(PoisonError::into_inner);
-        let config = &self.shared.config;
+        let config = self.config();
         let server = RunningServer {
             pid: std::process::id(),
             version: model::version().to_owned(),
@@ -73,14 +74,15 @@ impl App {
             configuration: config.file.clone(),
             keep: config.keep,
             unused: self.shared.unused.borrow().clone(),
+            reloads: self.shared.reloads.done(),
         };
-        server.write(&config.state);
+        server.write(&self.shared.state);
     }
 
     /// Opens the wake socket and handles its messages.
     pub(super) fn listen(&self) -> Result<(), AppError> {
         self.note_running();
-        let state = &self.shared.config.state;
+        let state = &self.shared.state;
         let socket = wake_socket(state)
             .map_err(|error| AppError::File(StateDir::new(state).wake_socket(), error))?;
         let app = self.clone();
@@ -110,6 +112,7 @@ impl App {
         }
         match request {
             Some(("prune", _)) => self.shared.prune.notify_one(),
+            Some(("reload", id)) => self.shared.reloads.want(id),
             _ => self.take_over().await?,
         }
         Ok(())
@@ -119,16 +122,16 @@ impl App {
         let shared = &self.shared;
         let executor = shared.executor.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(executor) = executor else { return };
-        let config = &shared.config;
         // At most two events per running job.
-        let (sender, events) = mpsc::channel::<DispatchEvent>(2 * config.max_jobs + 16);
+        let (sender, events) =
+            mpsc::channel::<DispatchEvent>(2 * usize::from(config::MAX_JOBS) + 16);
         let dispatcher = LocalDispatcher::new(executor, sender);
         let settings = BuilderSettings {
-            max_jobs: config.max_jobs.max(1),
+            max_jobs: shared.settings.max_jobs.clone(),
             systems: shared.systems.clone(),
             worker: "local".to_owned(),
-            timeout: config.limits.build_time,
-            max_silent: config.limits.build_silence,
+            timeout: shared.settings.build_time.clone(),
+            max_silent: shared.settings.build_silence.clone(),
             loss_pause: LOSS_PAUSE,
         };
         let work = shared.builder.clone().run(
@@ -273,7 +276,7 @@ impl Shared {
                 Err(error) if error.is_closed() || health::passes(&error) => return Ok(()),
                 Err(error) => return Err(model::with_causes(&error)),
             }
-            let path = StateDir::new(&self.config.state).lock();
+            let path = StateDir::new(&self.state).lock();
             let of =
                 |found: std::io::Result<std::fs::Metadata>| found.map(|it| (it.dev(), it.ino()));
             match (of(self.lock.metadata()), of(std::fs::metadata(&path))) {

@@ -2,7 +2,7 @@
 
 use super::end::Running;
 use crate::measure::Meters;
-use crate::model::{BuildId, Changed};
+use crate::model::{BuildId, Changed, Live};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,15 +13,15 @@ use tokio::sync::{Notify, broadcast, watch};
 #[derive(Debug, Clone)]
 pub(crate) struct BuilderSettings {
     /// The most builds that run at the same time.
-    pub(crate) max_jobs: usize,
+    pub(crate) max_jobs: Live<usize>,
     /// The systems for which the server builds.
     pub(crate) systems: Vec<String>,
     /// The name of this machine in the builds' attempts.
     pub(crate) worker: String,
     /// The time limit for jobs that name none.
-    pub(crate) timeout: Duration,
+    pub(crate) timeout: Live<Duration>,
     /// The limit on the time without output, for jobs that name none.
-    pub(crate) max_silent: Duration,
+    pub(crate) max_silent: Live<Duration>,
     /// The pause before a lost build is started again; each further pause is four times as long.
     pub(crate) loss_pause: Duration,
 }

@@ -4,7 +4,7 @@ use super::builder::{Builder, BuilderSettings, Stop};
 use super::dispatch::{BuildJob, DispatchEvent, Dispatcher, EndRequest, Lost, Outcome, Progress};
 use crate::health::Health;
 use crate::log::Logs;
-use crate::model::{self, BuildId, BuildLogFile, BuildStatus, Definition, Event};
+use crate::model::{self, BuildId, BuildLogFile, BuildStatus, Definition, Event, Live};
 use crate::store::{self, Begun, Database, DatabaseError, NewJob};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -117,11 +117,11 @@ async fn bench_with(jobs: usize, max_jobs: usize, more: &'static str) -> Bench {
     let published = publish.subscribe();
     let builder = Builder::new(std::sync::Arc::default());
     let settings = BuilderSettings {
-        max_jobs,
+        max_jobs: Live::new(max_jobs),
         systems: vec!["s".to_owned()],
         worker: "w".to_owned(),
-        timeout: TIME_LIMIT,
-        max_silent: TIME_LIMIT,
+        timeout: Live::new(TIME_LIMIT),
+        max_silent: Live::new(TIME_LIMIT),
         loss_pause: PAUSE,
     };
     let logs = Logs::new(directory.path(), 1000);

@@ -397,8 +397,8 @@ impl<D: Dispatcher> Loop<D> {
             attempt: claimed.attempt,
             definition,
             needs,
-            timeout: limit(claimed.timeout_s, self.settings.timeout),
-            max_silent: limit(claimed.max_silent_s, self.settings.max_silent),
+            timeout: limit(claimed.timeout_s, self.settings.timeout.get()),
+            max_silent: limit(claimed.max_silent_s, self.settings.max_silent.get()),
         };
         tracing::info!(
             build = %id,

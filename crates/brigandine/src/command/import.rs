@@ -1,56 +1,88 @@
-//! `brigandine import`: imports the builds of another server.
+//! `brigandine import`: imports a history, or the builds of another server.
 
 use std::cell::Cell;
-use std::io::{IsTerminal, Write};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Instant;
 
+use super::terminal::Reports;
 use super::{Failure, print_json, say};
-use crate::cli;
+use crate::cli::{self, ImportOf};
 use crate::model;
-use crate::store::{self, LeftOut, Step};
-
-/// The least time between two lines of progress, if standard error is a terminal.
-const TERMINAL_PAUSE: Duration = Duration::from_millis(200);
-/// The least time between two lines of progress, if standard error is a file or a pipe.
-const FILE_PAUSE: Duration = Duration::from_secs(10);
+use crate::store::{self, ImportedHistory, Kind, LeftOut, Step};
 
 /// Imports, and prints what was imported.
 ///
 /// # Errors
-/// The database has an unknown schema, or cannot be read or written; the message says how to continue.
+/// The file is not understood, or cannot be read, or the new database cannot be written; the message says how to
+/// continue.
 pub(crate) fn run(arguments: &cli::Import) -> Result<(), Failure> {
-    let cli::Import::Cuirass { state, file, json } = arguments;
-    let began = Instant::now();
-    let terminal = std::io::stderr().is_terminal();
-    let (printed, first) = (Cell::new(None::<Instant>), Cell::new(None));
-    let progress = |step: Step| {
-        let (line, always) = match &step {
-            Step::Builds(done, total) => {
-                let from = first.get().unwrap_or(*done);
-                first.set(Some(from));
-                let seconds = began.elapsed().as_secs_f64();
-                let rate = (done - from) as f64 / seconds.max(0.001);
-                let percent = done * 100 / (*total).max(1);
-                (format!("{done} of {total} builds ({percent} %), {rate:.0} per second"), false)
-            }
-            Step::Other(what) => {
-                (format!("{what}, after {:.0} s", began.elapsed().as_secs_f64()), true)
-            }
-        };
-        let pause = if terminal { TERMINAL_PAUSE } else { FILE_PAUSE };
-        if !always && printed.get().is_some_and(|at| at.elapsed() < pause) {
-            return;
+    let failed = |error: store::ImportError| Failure::failed(error.to_string());
+    match arguments {
+        cli::Import { of: Some(ImportOf::Cuirass { state, file, json }), .. } => {
+            cuirass(file, &state.state, *json)
         }
-        printed.set(Some(Instant::now()));
-        let mut err = std::io::stderr();
-        let _ = if terminal { write!(err, "\r\x1b[K{line}") } else { writeln!(err, "{line}") };
-    };
-    let done = store::import_cuirass(file, &state.state, model::now(), &progress);
-    if terminal {
-        let _ = writeln!(std::io::stderr());
+        cli::Import { state, file: Some(file), json, .. } => {
+            match store::kind_of(file).map_err(failed)? {
+                Kind::Cuirass => cuirass(file, &state.state, *json),
+                Kind::History => history(file, &state.state, *json),
+            }
+        }
+        cli::Import { file: None, .. } => Err(Failure::failed("a file is to be named")),
     }
+}
+
+/// Runs `work` with a function that prints its progress.
+fn reported<T>(work: impl FnOnce(&dyn Fn(Step)) -> T) -> T {
+    let (began, reports, first) = (Instant::now(), Reports::new(), Cell::new(None));
+    let counted = |what: &str, done: i64, total: i64| {
+        let from = first.get().unwrap_or(done);
+        first.set(Some(from));
+        reports.show(false, || {
+            let seconds = began.elapsed().as_secs_f64();
+            let rate = (done - from) as f64 / seconds.max(0.001);
+            let percent = done * 100 / total.max(1);
+            format!("{done} of {total} {what} ({percent} %), {rate:.0} per second")
+        });
+    };
+    let done = work(&|step: Step| match step {
+        Step::Builds(done, total) => counted("builds", done, total),
+        Step::Rows(done, total) => counted("rows", done, total),
+        Step::Other(what) => {
+            reports.show(true, || format!("{what}, after {:.0} s", began.elapsed().as_secs_f64()));
+        }
+    });
+    reports.clear();
+    done
+}
+
+fn history(file: &Path, state: &Path, json: bool) -> Result<(), Failure> {
+    let began = Instant::now();
+    let done = reported(|progress| store::import_history(file, state, progress));
     let done = done.map_err(|error| Failure::failed(error.to_string()))?;
-    if *json {
+    if json {
+        print_json(&done);
+        return Ok(());
+    }
+    let ImportedHistory { rows, schema, resumed_at } = done;
+    let of = |table: &str| rows.get(table).copied().unwrap_or(0);
+    say(&format!(
+        "{} specifications, {} evaluations, {} builds of schema {schema} in {:.1} s",
+        of("specification"),
+        of("evaluation"),
+        of("build"),
+        began.elapsed().as_secs_f64()
+    ));
+    if resumed_at > 0 {
+        say(&format!("{resumed_at} rows were there from an interrupted import"));
+    }
+    Ok(())
+}
+
+fn cuirass(file: &Path, state: &Path, json: bool) -> Result<(), Failure> {
+    let began = Instant::now();
+    let done = reported(|progress| store::import_cuirass(file, state, model::now(), progress));
+    let done = done.map_err(|error| Failure::failed(error.to_string()))?;
+    if json {
         print_json(&done);
         return Ok(());
     }

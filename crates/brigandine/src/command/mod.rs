@@ -1,16 +1,20 @@
 //! The commands, one file each. A command calls functions of the other modules and prints the results.
 
 pub(crate) mod audit;
+pub(crate) mod backup;
 pub(crate) mod builds;
 pub(crate) mod change;
 pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod evaluate;
+pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod log;
 pub(crate) mod pages;
 pub(crate) mod prune;
+pub(crate) mod reload;
 pub(crate) mod serve;
+mod settings;
 pub(crate) mod spec;
 pub(crate) mod status;
 mod terminal;
@@ -22,6 +26,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::app::{self, AppError, Presence, Served};
+use crate::backup::BackupError;
 use crate::config::Diagnostics;
 use crate::model::{self, Build, BuildId, Evaluation, SpecificationState};
 use crate::os::state_dir::StateDir;
@@ -87,6 +92,12 @@ impl Failure {
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         Self::failed(model::with_causes(&error))
+    }
+}
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        Self::failed(error.to_string())
     }
 }
 

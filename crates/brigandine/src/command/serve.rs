@@ -4,13 +4,13 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::path::{PathBuf, absolute};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
@@ -18,12 +18,14 @@ use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use super::Failure;
+use super::reload;
+use super::settings::{configuration, specifications};
 use super::spec::word;
 use crate::app::{App, AppError, Ground};
 use crate::cli;
 use crate::config::{self, Config, LogFormat};
 use crate::http::{self, Token};
-use crate::model::{self, Specification};
+use crate::model::{self, Live, Specification};
 use crate::os::state_dir::StateDir;
 use crate::site::{self, Web};
 use crate::store::Loaded;
@@ -40,48 +42,8 @@ pub(crate) async fn run(arguments: &cli::Serve) -> Result<(), Failure> {
     if arguments.one_shot {
         one_shot(config, arguments.listen, specifications).await
     } else {
-        serve(config, specifications).await
+        serve(config, specifications, arguments).await
     }
-}
-
-/// The configuration from the file. Options of the command line replace its values.
-fn configuration(arguments: &cli::Serve) -> Result<Config, Failure> {
-    let mut config = match &arguments.config {
-        None => Config::default(),
-        Some(path) => config::read(path, config::server::parse)?,
-    };
-    config.file =
-        arguments.config.as_ref().map(|path| absolute(path).unwrap_or_else(|_| path.clone()));
-    if let Some(state) = &arguments.state {
-        config.state.clone_from(state);
-    }
-    config.listen = arguments.listen.unwrap_or(config.listen);
-    config.interval = arguments.interval.unwrap_or(config.interval);
-    config.max_jobs = arguments.max_jobs.map_or(config.max_jobs, usize::from);
-    config.sandbox = arguments.sandbox.unwrap_or(config.sandbox);
-    config.format = arguments.log_format.unwrap_or(config.format);
-    config.replace |= arguments.replace;
-    config.drain |= arguments.drain;
-    config.specifications.extend(arguments.specifications.iter().cloned());
-    Ok(config)
-}
-
-/// The specifications of all files, each with the path of its file.
-///
-/// # Errors
-/// All mistakes in the files.
-fn specifications(files: &[PathBuf]) -> Result<Vec<(PathBuf, Specification)>, Failure> {
-    let mut all: Vec<(PathBuf, Specification)> = Vec::new();
-    let mut problems = config::Diagnostics::default();
-    for path in files {
-        match config::read(path, config::specification::parse) {
-            Ok(placed) => {
-                all.extend(placed.into_iter().map(|placed| (path.clone(), placed.specification)));
-            }
-            Err(found) => problems.extend(found),
-        }
-    }
-    if problems.is_empty() { Ok(all) } else { Err(problems.into()) }
 }
 
 /// Writes traces to standard error. `RUST_LOG` selects them; otherwise `usual` does.
@@ -153,6 +115,37 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "Ctrl-C",
         }
+    }
+}
+
+/// Receives SIGHUP, which asks for a reload of the configuration. `None`: in a terminal the signal says that the
+/// terminal was closed, and ends the server as it ends every program.
+fn hangup() -> Result<Option<tokio::signal::unix::Signal>, Failure> {
+    if std::io::stderr().is_terminal() {
+        return Ok(None);
+    }
+    let failed = |error| Failure::failed(format!("signals cannot be handled: {error}"));
+    signal(SignalKind::hangup()).map(Some).map_err(failed)
+}
+
+/// The name of SIGHUP, when it comes.
+async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) -> String {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
+    }
+    "SIGHUP".to_owned()
+}
+
+/// The next request of a command for a reload. Waits for ever if there can be none.
+async fn next(requests: &mut Option<mpsc::Receiver<String>>) -> String {
+    let next = match requests {
+        Some(requests) => requests.recv().await,
+        None => None,
+    };
+    match next {
+        Some(id) => id,
+        None => std::future::pending().await,
     }
 }
 
@@ -235,7 +228,8 @@ impl Waiting {
             let listener = TcpListener::from_std(listener).map_err(cannot_listen)?;
             let (closing, closed) = watch::channel(false);
             let routes = site::waiting(Arc::clone(&self.why));
-            let task = tokio::spawn(http::serve(listener, routes, self.web.clone(), closed));
+            let web = Live::new(Arc::new(self.web.clone()));
+            let task = tokio::spawn(http::serve(listener, routes, web, closed));
             self.site = Some((closing, task));
             if let Some(address) = self.address {
                 say_address(address);
@@ -294,8 +288,11 @@ fn token(config: &Config) -> Result<Option<Token>, Failure> {
 async fn serve(
     config: Config,
     specifications: Vec<(PathBuf, Specification)>,
+    arguments: &cli::Serve,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
+    // Received from now on, so that it ends no server that starts.
+    let mut hangup = hangup()?;
     let token = token(&config)?;
     let listener = listen(config.listen).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
@@ -319,21 +316,29 @@ async fn serve(
         say_address(address);
     }
     tracing::info!(%address, state = %app.state().display(), "the server runs");
-    let why = tokio::select! {
-        name = signals.next() => {
-            app.begin_shutdown(config.drain);
-            tracing::info!("{name}: the server ends");
-            None
-        }
-        error = app.failed() => Some(error.to_string()),
-        why = web.died() => Some(format!("the web server ended: {why}")),
+    app.set_source(reload::source(arguments));
+    let mut requests = app.reload_requests();
+    let why = loop {
+        let id = tokio::select! {
+            name = signals.next() => {
+                app.begin_shutdown(app.config().drain);
+                tracing::info!("{name}: the server ends");
+                break None;
+            }
+            error = app.failed() => break Some(error.to_string()),
+            why = web.died() => break Some(format!("the web server ended: {why}")),
+            id = hung_up(&mut hangup) => id,
+            id = next(&mut requests) => id,
+        };
+        reload::reload(&app, &web, arguments, &id).await;
     };
     if let Some(why) = why {
         // Returns without a shutdown: every acknowledged write is on the disk, and the next start recovers the rest.
         tracing::error!("{why}");
         return Err(Failure::failed(why));
     }
-    if config.drain {
+    let drain = app.config().drain;
+    if drain {
         tracing::info!("running builds may end; a second signal cuts them");
     }
     let cut = async {
@@ -344,7 +349,7 @@ async fn serve(
     };
     let end = async {
         web.close().await;
-        app.shutdown(config.drain).await
+        app.shutdown(drain).await
     };
     tokio::select! {
         () = cut => Ok(()),

@@ -53,6 +53,8 @@ struct Status {
     disk: Option<Disk>,
     /// Differences between specification files and what the server uses.
     unused: Vec<Unused>,
+    /// The last reload of the configuration, if the server kept what it had; empty otherwise.
+    configuration: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -121,6 +123,7 @@ pub(crate) async fn run(arguments: &cli::Status) -> Result<(), Failure> {
         inputs,
         disk: disk(state),
         unused: server.as_ref().map(|server| server.unused.clone()).unwrap_or_default(),
+        configuration: server.as_ref().map(not_reloaded).unwrap_or_default(),
         server: server.map(described),
     };
     if arguments.json {
@@ -131,6 +134,12 @@ pub(crate) async fn run(arguments: &cli::Status) -> Result<(), Failure> {
     }
     // The reasons are printed already.
     if status.healthy { Ok(()) } else { Err(Failure::failed("")) }
+}
+
+/// Why the last reload of the configuration failed; empty: it did not.
+fn not_reloaded(server: &RunningServer) -> String {
+    let failed = server.reloads.last().filter(|reload| !reload.error.is_empty());
+    failed.map(|reload| reload.sentences().join(" ")).unwrap_or_default()
 }
 
 fn described(server: RunningServer) -> Server {
@@ -263,6 +272,10 @@ fn lines(status: &Status) -> Vec<String> {
         all.push("files    not used as they are:".to_owned());
         all.extend(wrapped(&unused.sentences()));
     }
+    if !status.configuration.is_empty() {
+        all.push("files    not in use:".to_owned());
+        all.extend(wrapped(&status.configuration));
+    }
     all
 }
 
@@ -324,6 +337,7 @@ mod tests {
             }],
             disk: Some(Disk { free: 3 << 30, total: 10 << 30 }),
             unused: Vec::new(),
+            configuration: String::new(),
         }
     }
 

@@ -3,6 +3,8 @@
 
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -78,6 +80,51 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+/// The least time between two reports, if standard error is a terminal.
+const TERMINAL_PAUSE: Duration = Duration::from_millis(200);
+/// The least time between two reports, if standard error is a file or a pipe.
+const FILE_PAUSE: Duration = Duration::from_secs(10);
+
+/// Reports of long work on standard error. On a terminal each report overwrites the one before.
+#[derive(Debug)]
+pub(super) struct Reports {
+    is_terminal: bool,
+    /// When the last report was printed.
+    printed: Mutex<Instant>,
+}
+
+impl Reports {
+    /// The first report is due after a pause.
+    pub(super) fn new() -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        Self { is_terminal, printed: Mutex::new(Instant::now()) }
+    }
+
+    /// Prints the report that `line` returns, unless the last one was printed a moment ago. `always`: prints it in any
+    /// case.
+    pub(super) fn show(&self, always: bool, line: impl FnOnce() -> String) {
+        let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+        let pause = if self.is_terminal { TERMINAL_PAUSE } else { FILE_PAUSE };
+        if !always && printed.elapsed() < pause {
+            return;
+        }
+        *printed = Instant::now();
+        let mut err = std::io::stderr();
+        let _ = if self.is_terminal {
+            write!(err, "\r\x1b[K{}", line())
+        } else {
+            writeln!(err, "{}", line())
+        };
+    }
+
+    /// Removes the last report from a terminal.
+    pub(super) fn clear(&self) {
+        if self.is_terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod circles;
 mod diagnostic;
 mod document;
 pub(crate) mod job_list;
+mod listing;
 mod maps;
 mod plain;
 mod reader;
@@ -26,7 +27,8 @@ use std::path::Path;
 
 pub(crate) use circles::circles;
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
-pub(crate) use server::{BUILD_USER, LogFormat};
+pub(crate) use listing::{settings, without_restart};
+pub(crate) use server::{BUILD_USER, LogFormat, MAX_JOBS};
 pub use server::{Config, Sandbox};
 pub(crate) use shared::INTERVAL_RANGE;
 pub(crate) use value::parse_duration;

@@ -191,6 +191,9 @@ impl Default for Config {
     }
 }
 
+/// The most builds at once that can be configured.
+pub(crate) const MAX_JOBS: u16 = 4096;
+
 /// The default of `build-user`.
 pub(crate) const BUILD_USER: &str = "brigandine-build";
 
@@ -205,7 +208,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
         set(&mut config.state, path(&top, folder, "state", "/var/lib/brigandine"));
         set(&mut config.listen, listen(&top));
         set(&mut config.interval, top.duration("interval", INTERVAL_RANGE, "5m"));
-        set(&mut config.max_jobs, count(&top, "max-jobs", 1..=4096, 4));
+        set(&mut config.max_jobs, count(&top, "max-jobs", 1..=i64::from(MAX_JOBS), 4));
         let files = top.texts("specifications", "hello.toml").unwrap_or_default();
         config.specifications = files.into_iter().map(|file| folder.join(file.value)).collect();
         set(&mut config.replace, top.boolean("replace"));

@@ -36,6 +36,7 @@ use super::socket::Flags;
 use super::stream::Streaming;
 use super::turns::InTurns;
 use crate::config::Web;
+use crate::model::Live;
 
 /// The most bytes of a request's target.
 const TARGET_BYTES_MAX: usize = 8 * 1024;
@@ -48,7 +49,7 @@ pub(super) struct Gate {
     /// See [`Routes`](super::Routes).
     pub(super) at_once: &'static [&'static str],
     pub(super) meters: Arc<HttpMeters>,
-    pub(super) web: Arc<Web>,
+    pub(super) web: Live<Arc<Web>>,
     pub(super) permit: Arc<Permit>,
     pub(super) flags: Arc<Flags>,
     pub(super) peer: IpAddr,
@@ -85,11 +86,12 @@ impl Gate {
     async fn pass(&self, mut parts: Parts, body: Incoming) -> Result<Response> {
         check_target(&parts)?;
         join(&mut parts.uri);
-        host::check(&parts, self.web.hosts.as_deref(), self.arrival)?;
-        let mut answering = self.begin(&parts)?;
+        let web = self.web.get();
+        host::check(&parts, web.hosts.as_deref(), self.arrival)?;
+        let mut answering = self.begin(&parts, &web)?;
         let dropped = matches!(parts.method, Method::GET | Method::HEAD);
         let read = self.read_body(body, !dropped);
-        let read = tokio::time::timeout(self.web.client_time, read).await;
+        let read = tokio::time::timeout(web.client_time, read).await;
         let body = read.unwrap_or(Err(HttpError::TooSlow))?;
         self.flags.unread.store(false, Ordering::Relaxed);
         if parts.method != Method::GET {
@@ -143,9 +145,9 @@ impl Gate {
         })
     }
 
-    fn begin(&self, parts: &Parts) -> Result<Answering> {
+    fn begin(&self, parts: &Parts, web: &Web) -> Result<Answering> {
         let client = if self.arrival.proxied {
-            named(&parts.headers, self.peer, &self.web.trusted_proxies)
+            named(&parts.headers, self.peer, &web.trusted_proxies)
         } else {
             self.peer
         };

@@ -34,6 +34,7 @@ use super::host::Arrival;
 use super::meters::HttpMeters;
 use super::socket::{Flags, Socket, end_of_answers};
 use crate::config::Web;
+use crate::model::Live;
 use crate::os::file::has_no_room;
 
 /// The most bytes of a request's head.
@@ -64,16 +65,16 @@ pub(crate) struct Routes {
 pub(crate) async fn serve(
     listener: TcpListener,
     routes: Routes,
-    web: Web,
+    web: Live<Arc<Web>>,
     mut closing: watch::Receiver<bool>,
 ) {
-    let bounds = bounds(&web);
+    let bounds = bounds(&web.get());
     let server = Arc::new(Server {
         router: TowerToHyperService::new(routes.router),
         at_once: routes.at_once,
         meters: routes.meters,
         clients: Clients::new(bounds),
-        web: Arc::new(web),
+        web,
         refused: Arc::new(Semaphore::new(REFUSED_MAX)),
         closing: closing.clone(),
     });
@@ -138,7 +139,8 @@ struct Server {
     at_once: &'static [&'static str],
     meters: Arc<HttpMeters>,
     clients: Arc<Clients>,
-    web: Arc<Web>,
+    /// Changed by a reload. The bounds of connections stay as they were at the start.
+    web: Live<Arc<Web>>,
     /// One permit for each refused connection that may linger.
     refused: Arc<Semaphore>,
     closing: watch::Receiver<bool>,
@@ -157,7 +159,7 @@ impl Server {
         peer: SocketAddr,
     ) -> Option<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> {
         let client = Client::new(peer.ip());
-        let proxied = is_trusted(peer.ip(), &self.web.trusted_proxies);
+        let proxied = is_trusted(peer.ip(), &self.web.get().trusted_proxies);
         match self.clients.enter(client, proxied) {
             Ok(permit) => {
                 let server = Arc::clone(self);
@@ -186,14 +188,14 @@ impl Server {
         let arrival = Arrival { local: local.ip().to_canonical(), proxied };
         let (stream, permit, flags) =
             (Arc::new(stream), Arc::new(permit), Arc::new(Flags::default()));
-        let time = self.web.client_time;
+        let time = self.web.get().client_time;
         let socket =
             Socket::new(Arc::clone(&stream), Arc::clone(&permit), Arc::clone(&flags), time);
         let gate = Arc::new(Gate {
             router: self.router.clone(),
             at_once: self.at_once,
             meters: Arc::clone(&self.meters),
-            web: Arc::clone(&self.web),
+            web: self.web.clone(),
             permit: Arc::clone(&permit),
             flags: Arc::clone(&flags),
             peer: peer.ip(),

@@ -17,7 +17,7 @@
 //!
 //! Readers wait for the channel, never for a timer. Offsets count bytes of the plain text.
 
-use crate::model::{Build, BuildId, BuildStatus, Evaluation, EvaluationStatus, LogName};
+use crate::model::{Build, BuildId, BuildStatus, Evaluation, EvaluationStatus, Live, LogName};
 use crate::os::digest::hex;
 use crate::os::file::{blocking, open_regular};
 use file::{Progress, compressed};
@@ -46,7 +46,7 @@ pub(crate) struct Logs {
     live: Arc<Mutex<HashMap<LogName, watch::Receiver<Progress>>>>,
     announced: Arc<watch::Sender<Announced>>,
     /// The most bytes of one log.
-    bytes_max: u64,
+    bytes_max: Live<u64>,
 }
 
 /// The announcements of writes that may start builds or evaluations (LOG4). At most one of the builder and one of each
@@ -82,8 +82,13 @@ impl Logs {
             state: Arc::new(state.to_owned()),
             live: Arc::default(),
             announced: Arc::default(),
-            bytes_max,
+            bytes_max: Live::new(bytes_max),
         }
+    }
+
+    /// Changes the bound for logs that begin from now on.
+    pub(crate) fn set_bytes_max(&self, bytes_max: u64) {
+        self.bytes_max.set(bytes_max);
     }
 
     /// Announces logs. The caller does this before the write that starts builds or evaluations, and drops the
@@ -119,7 +124,7 @@ impl Logs {
             name,
             file: None,
             progress,
-            bytes_max: self.bytes_max,
+            bytes_max: self.bytes_max.get(),
             cut: false,
             broken: None,
         }

@@ -8,10 +8,12 @@ mod actor;
 mod audit;
 mod build;
 mod change;
+mod configuration;
 mod evaluation;
 mod event;
 mod ids;
 mod job_list;
+mod live;
 mod log_name;
 mod output_path;
 mod specification;
@@ -30,10 +32,12 @@ pub use build::{
     JobBuild, NewProduct, Output, Product, QueueCounts, Source, script,
 };
 pub use change::{Asked, Change, Outcome, Requested, TARGETS_MAX, Target};
+pub use configuration::{Configuration, Reload, Setting};
 pub use evaluation::{Checkout, Counters, Evaluation, EvaluationDetails, JobChange, JobState};
 pub use event::{Changed, Event, publish};
 pub use ids::{BuildId, EvaluationId, ProductId, SpecificationId};
 pub use job_list::{JobEntry, Needs};
+pub use live::Live;
 pub use log_name::LogName;
 pub use output_path::{output_digest, output_path, product_file, product_path};
 pub use specification::{

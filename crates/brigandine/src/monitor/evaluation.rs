@@ -361,8 +361,8 @@ async fn evaluate_started(
         Ok(())
     };
     let work = async {
-        let done =
-            evaluate::evaluate(specification, context, &shared.evaluator, scratch, log).await;
+        let settings = shared.evaluator.get();
+        let done = evaluate::evaluate(specification, context, &settings, scratch, log).await;
         done.map_err(|error| {
             let message = lines(&error.to_string(), MESSAGE_BYTES_MAX);
             let reason = match specification.evaluator {

@@ -107,11 +107,11 @@ pub(crate) async fn look(
 ) -> Result<(Looked, Duration), DatabaseError> {
     tokio::select! {
         () = shared.health.room() => {}
-        _ = stop.wait_for(|stop| *stop) => return Ok((Looked::Gone, shared.interval)),
+        _ = stop.wait_for(|stop| *stop) => return Ok((Looked::Gone, shared.interval.get())),
     }
     let read = move |s: &store::Snapshot| store::specification_by_id(s, id);
     let state = shared.health.read(&shared.database, read).await?;
-    let Some(state) = state else { return Ok((Looked::Gone, shared.interval)) };
+    let Some(state) = state else { return Ok((Looked::Gone, shared.interval.get())) };
     let span = tracing::info_span!("look", specification = state.specification.name);
     look_at(shared, state, first, full, stop).instrument(span).await
 }
@@ -127,7 +127,8 @@ async fn look_at(
     let failures = state.look.failures + 1;
     let run = shared.health.begin();
     let specification = Arc::new(state.specification);
-    let interval = specification.interval_s.map_or(shared.interval, Duration::from_secs);
+    let interval =
+        specification.interval_s.map_or_else(|| shared.interval.get(), Duration::from_secs);
     let fetched = tokio::select! {
         fetched = fetch(shared, &specification) => fetched,
         _ = stop.wait_for(|stop| *stop) => return Ok((Looked::Gone, interval)),

@@ -6,7 +6,7 @@ use crate::health::Health;
 use crate::input::{Checkouts, Repositories};
 use crate::log::Logs;
 use crate::measure::Meters;
-use crate::model::Event;
+use crate::model::{Event, Live};
 use crate::outputs::Outputs;
 use crate::store::Database;
 use std::path::PathBuf;
@@ -28,13 +28,13 @@ pub(crate) struct Shared {
     /// The evaluators' logs.
     pub(crate) logs: Logs,
     /// The settings of evaluators.
-    pub(crate) evaluator: EvaluatorSettings,
+    pub(crate) evaluator: Live<EvaluatorSettings>,
     /// The systems for which the server builds.
     pub(crate) systems: Vec<String>,
     /// How builds are isolated, as a part of a job's identity.
     pub(crate) isolation: &'static str,
     /// The pause between two looks, unless the specification names one.
-    pub(crate) interval: Duration,
+    pub(crate) interval: Live<Duration>,
     /// The folder in which evaluators get their directories.
     pub(crate) work: PathBuf,
     /// The outputs of builds. When jobs are linked to finished builds, the server checks that the outputs of these

@@ -268,6 +268,12 @@ fn empty_this(folder: &Path) -> io::Result<()> {
     last
 }
 
+/// The bytes that are free on the disk of a folder for this user; as many as there can be, if nobody knows.
+pub(crate) fn room(folder: &Path) -> u64 {
+    let found = rustix::fs::statvfs(folder).ok();
+    found.map_or(u64::MAX, |found| found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// A folder that is removed when this is dropped, unless it was renamed away. Dropping it blocks.
 #[derive(Debug)]
 pub(crate) struct Temporary(pub(crate) PathBuf);

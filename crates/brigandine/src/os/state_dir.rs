@@ -32,6 +32,16 @@ impl<'path> StateDir<'path> {
         self.0.join("brigandine.db.import")
     }
 
+    /// The database of an unfinished restore.
+    pub(crate) fn restore(self) -> PathBuf {
+        self.0.join("brigandine.db.restore")
+    }
+
+    /// The file that says from which backup the directory was restored, until a server has started.
+    pub(crate) fn restored(self) -> PathBuf {
+        self.0.join("restored.json")
+    }
+
     /// The file that the server of this directory locks.
     pub(crate) fn lock(self) -> PathBuf {
         self.0.join("lock")

@@ -20,7 +20,7 @@
 //!   has the lists of both, so the next run finds what is left.
 
 use crate::log::Logs;
-use crate::model::{self, BuildId, EvaluationId, Event, Keep, SpecificationId};
+use crate::model::{self, BuildId, EvaluationId, Event, Keep, Live, SpecificationId};
 use crate::os::file::blocking;
 use crate::os::folder::remove_all;
 use crate::outputs::Outputs;
@@ -70,7 +70,7 @@ pub(crate) struct Retention {
     logs: Logs,
     pace: Pace,
     /// The settings for specifications that name none.
-    keep: Keep,
+    keep: Live<Keep>,
     publish: broadcast::Sender<Event>,
 }
 
@@ -99,7 +99,13 @@ impl Retention {
         publish: broadcast::Sender<Event>,
     ) -> Self {
         let database = database.background("retention");
+        let keep = Live::new(keep);
         Self { database, outputs, logs, pace: Pace::SHARED, keep, publish }
+    }
+
+    /// Changes the settings for specifications that name none, from the next run on.
+    pub(crate) fn set_keep(&self, keep: Keep) {
+        self.keep.set(keep);
     }
 
     /// The same retention at another pace.
@@ -119,7 +125,7 @@ impl Retention {
         let mut pruned = Pruned::default();
         // First the files that a killed server left.
         self.remove_files(&mut pruned, stop).await?;
-        let (keep, now) = (self.keep, model::now());
+        let (keep, now) = (self.keep.get(), model::now());
         let prune_audit = move |tx: &store::Transaction| store::prune_audit(tx, now, AUDIT);
         loop {
             if *stop.borrow() {

@@ -18,7 +18,8 @@ use crate::http::{Token, closed, serve};
 use crate::log::Logs;
 use crate::measure::Meters;
 use crate::model::{
-    Action, Actions, Asked, BuildId, Change, Event, Outcome, Target, Tasks, Unused, UnusedPart,
+    Action, Actions, Asked, BuildId, Change, Configuration, Event, Live, Outcome, Setting, Target,
+    Tasks, Unused, UnusedPart,
 };
 use crate::store::{self, Database};
 
@@ -97,6 +98,7 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
             move || tasks.lock().unwrap_or_else(PoisonError::into_inner).clone()
         }),
         unused: unused(),
+        configuration: Box::new(configuration),
         state: state.path().to_owned(),
         systems: vec!["x86_64-linux".to_owned()],
         closing: closed.clone(),
@@ -109,8 +111,26 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let server = tokio::spawn(serve(listener, routes(context), web, closed));
+    let server = tokio::spawn(serve(listener, routes(context), Live::new(Arc::new(web)), closed));
     Served { state, database, logs, health, meters, tasks, events, closing, busy, address, server }
+}
+
+/// A configuration whose file has one change that a reload takes and one that it does not.
+fn configuration() -> Configuration {
+    let setting = |key, running: &str, file: Option<&str>, restart| {
+        let (running, file) = (running.to_owned(), file.map(str::to_owned));
+        Setting { key, running, file, restart }
+    };
+    Configuration {
+        file: "/etc/brigandine/brigandine.toml".to_owned(),
+        settings: vec![
+            setting("listen", "127.0.0.1:8080", Some("[::]:80"), true),
+            setting("interval", "5m", Some("<1m>"), false),
+            setting("build-user", "", None, true),
+        ],
+        problem: String::new(),
+        reload: None,
+    }
 }
 
 /// One unused part of each kind.

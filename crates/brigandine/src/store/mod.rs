@@ -6,10 +6,12 @@
 
 mod audit;
 mod builds;
+mod copies;
 mod database;
 mod derivations;
 mod evaluations;
 mod figures;
+mod history;
 mod import;
 #[cfg(test)]
 mod plans;
@@ -43,13 +45,15 @@ pub(crate) use builds::{
 };
 #[cfg(test)]
 pub(crate) use builds::{cancel, restart};
+pub(crate) use copies::{DatabaseCopy, copy_back, copy_database};
 pub(crate) use derivations::{outputs_of, revisions_in_use};
 pub(crate) use evaluations::{
     changes, checkouts, evaluation_details, evaluation_ids, evaluation_page, evaluation_states,
     evaluations_of_project, latest_finished_evaluation,
 };
 pub(crate) use figures::{Figures, figures};
-pub(crate) use import::import_cuirass;
+pub(crate) use history::{ExportError, export};
+pub(crate) use import::{ImportedHistory, Kind, import_cuirass, import_history, kind_of};
 pub(crate) use pruning::{
     Budget, Due, due, forget_leftovers, has_output, jobs_after, leftovers, mark, prune_builds,
     remove_evaluations, strays,

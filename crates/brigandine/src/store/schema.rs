@@ -118,6 +118,10 @@ impl Io {
 /// The schema version of this program.
 pub(super) const VERSION: usize = MIGRATIONS.len();
 
+/// Lists the tables of a file, without SQLite's own.
+pub(super) const TABLES: &str = "SELECT name FROM sqlite_schema
+     WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name";
+
 /// Reads the header and whether the file is empty, for [`judge`].
 pub(super) const MARKS: &str =
     "SELECT application_id, user_version, NOT EXISTS (SELECT 1 FROM sqlite_schema)
@@ -139,16 +143,50 @@ pub(super) fn marks(row: &rusqlite::Row<'_>) -> rusqlite::Result<(i64, i64, bool
     Ok((row.get(0)?, row.get(1)?, row.get(2)?))
 }
 
+/// Adds the function that steps use.
+pub(super) fn add_function(conn: &Connection) -> rusqlite::Result<()> {
+    conn.create_scalar_function(
+        "derivation_key",
+        1,
+        FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC,
+        |context| Ok(super::derivations::derivation_key(context.get_raw(0).as_str()?)),
+    )
+}
+
+/// Makes the tables of schema version `version` in an empty file, without triggers. The version of this program gets no
+/// indexes either.
+pub(super) fn make_tables_of(conn: &Connection, version: usize) -> Result<(), SchemaError> {
+    if version == VERSION {
+        return Ok(make_tables(conn)?);
+    }
+    add_function(conn)?;
+    for (place, step) in MIGRATIONS.iter().enumerate().take(version) {
+        conn.execute_batch(step)?;
+        conn.execute_batch(&format!("PRAGMA user_version = {}", place + 1))?;
+    }
+    let drops: Vec<String> = conn
+        .values("SELECT 'DROP TRIGGER ' || name FROM sqlite_schema WHERE type = 'trigger'", [])?;
+    Ok(conn.execute_batch(&drops.join(";"))?)
+}
+
+/// Makes the triggers of schema version `version` that are missing.
+pub(super) fn make_triggers_of(conn: &Connection, version: usize) -> rusqlite::Result<()> {
+    if version == VERSION {
+        return make_triggers(conn);
+    }
+    let document = Connection::open_in_memory()?;
+    add_function(&document)?;
+    for step in MIGRATIONS.iter().take(version) {
+        document.execute_batch(step)?;
+    }
+    copy_triggers(&document, conn)
+}
+
 /// Migrates an empty or older file to this program's version.
 pub(super) fn migrate(conn: &mut Connection, progress: &Progress) -> Result<(), SchemaError> {
     let done = judge(conn.query_row(MARKS, [], marks)?)?;
     if done < VERSION {
-        conn.create_scalar_function(
-            "derivation_key",
-            1,
-            FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC,
-            |context| Ok(super::derivations::derivation_key(context.get_raw(0).as_str()?)),
-        )?;
+        add_function(conn)?;
         // A step may replace a table that other tables refer to.
         conn.pragma_update(None, "foreign_keys", false)?;
     }
@@ -215,6 +253,11 @@ pub(super) fn make_tables(conn: &Connection) -> rusqlite::Result<()> {
 pub(super) fn make_triggers(conn: &Connection) -> rusqlite::Result<()> {
     let document = Connection::open_in_memory()?;
     document.execute_batch(SCHEMA)?;
+    copy_triggers(&document, conn)
+}
+
+/// Makes the triggers of `document` that are missing in `conn`.
+fn copy_triggers(document: &Connection, conn: &Connection) -> rusqlite::Result<()> {
     let sql = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'";
     let triggers: Vec<(String, String)> = document.all(sql, [], |row| row.try_into())?;
     for (name, sql) in triggers {

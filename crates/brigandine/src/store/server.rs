@@ -3,6 +3,7 @@
 use super::database::{Database, DatabaseError, Transaction};
 use super::query::Query;
 use super::schema::{self, SchemaError};
+use crate::os::folder::room;
 use crate::os::state_dir::StateDir;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,11 @@ pub enum OpenError {
          the import up"
     )]
     Importing(PathBuf),
+    /// A restore into the state directory has not ended.
+    #[error(
+        "a restore has not ended: {0} is there; empty the directory, and run `brigandine restore` again"
+    )]
+    Restoring(PathBuf),
     /// The file is not Brigandine's, or not of this version.
     #[error("cannot use {0}: {1}")]
     Schema(PathBuf, #[source] SchemaError),
@@ -152,6 +158,10 @@ fn check_files(state: &Path) -> Result<(), OpenError> {
     if unfinished.exists() {
         return Err(OpenError::Importing(unfinished));
     }
+    let unfinished = StateDir::new(state).restore();
+    if unfinished.exists() {
+        return Err(OpenError::Restoring(unfinished));
+    }
     let path = StateDir::new(state).database();
     let is_empty = path.metadata().map_or_else(
         |error| error.kind() == std::io::ErrorKind::NotFound,
@@ -202,8 +212,7 @@ async fn copy(
     let target = beside(&format!(".schema-{version}"));
     let bytes = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
     let needed = bytes(path) + bytes(&beside("-wal"));
-    let free = path.parent().and_then(|state| rustix::fs::statvfs(state).ok());
-    let free = free.map_or(u64::MAX, |found| found.f_bavail.saturating_mul(found.f_frsize));
+    let free = path.parent().map_or(u64::MAX, room);
     if free < needed {
         return Err(OpenError::NoRoom { target, needed, free });
     }

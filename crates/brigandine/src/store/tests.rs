@@ -1,8 +1,10 @@
 //! Tests of the store against `schema.sql`, its indexes, and the pure state machine.
 
 mod files;
+mod histories;
 mod machine;
 mod requests;
+mod upgrades;
 
 use super::builds::claim_for;
 use super::*;

@@ -4,6 +4,7 @@
 mod ansi;
 mod audit;
 mod build;
+mod configuration;
 mod description;
 mod evaluation;
 mod files;

@@ -5,7 +5,7 @@ use axum::http::HeaderMap;
 use axum::routing::{MethodRouter, get};
 
 use super::files::{ICON, SCRIPT, STYLE, asset};
-use super::{description, evaluation, jobset, live, queue};
+use super::{configuration, description, evaluation, jobset, live, queue};
 use crate::context::Context;
 
 /// A function that makes the handler of a route.
@@ -13,13 +13,14 @@ type Make = fn() -> MethodRouter<Context>;
 
 /// Every route of the pages and of the files that they load, except those that programs use too (`site.rs`).
 /// `tests/data/pages/routes.txt` has an address for each route, and says how it is tested.
-pub(super) const ROUTES: [(&str, Make); 11] = [
+pub(super) const ROUTES: [(&str, Make); 12] = [
     ("/jobset/{name}", || get(jobset::page)),
     ("/eval/{id}/log", || get(evaluation::log)),
     ("/build/{id}/details", || get(super::build::page)),
     ("/build/{id}/log/live", || get(live::log)),
     ("/queue", || get(queue::page)),
     ("/api", || get(description::page)),
+    ("/configuration", || get(configuration::page)),
     ("/live", || get(live::changes)),
     ("/static/style.css", || get(async |headers: HeaderMap| asset(&STYLE, &headers))),
     ("/static/live.js", || get(async |headers: HeaderMap| asset(&SCRIPT, &headers))),

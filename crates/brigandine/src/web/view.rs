@@ -4,7 +4,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::model::{
     self, BuildStatus, Counters, Evaluation, EvaluationStatus, Input, JobChange, Reference,
-    Timestamp, Weather, iso,
+    Timestamp, Weather,
 };
 
 /// The mark, colour and words for a state. Each mark has a shape of its own, so that no information is in the colour
@@ -159,13 +159,13 @@ pub(super) struct Moment {
 
 /// The time `at`, as seen from `now`; `None`: `at` is 0.
 pub(super) fn moment(at: Timestamp, now: Timestamp) -> Option<Moment> {
-    (at > 0).then(|| Moment { seconds: at, iso: iso(at), ago: ago(now - at) })
+    (at > 0).then(|| Moment { seconds: at, iso: model::iso(at), ago: ago(now - at) })
 }
 
 /// A future time: `in 5 min`, or `due now` if it has passed. `None`: `at` is 0.
 pub(super) fn due(at: Timestamp, now: Timestamp) -> Option<Moment> {
     let ago = if at > now { format!("in {}", duration(at - now)) } else { "due now".to_owned() };
-    (at > 0).then(|| Moment { seconds: at, iso: iso(at), ago })
+    (at > 0).then(|| Moment { seconds: at, iso: model::iso(at), ago })
 }
 
 /// The badge of a specification's inputs; `None`: there is nothing to report.

@@ -14,19 +14,20 @@
 //! taken over (`os/process/`, PROC2).
 
 use super::directory::Directory;
+use super::kept::kept_or_not;
 use super::watch::{Watch, drain, keep_last};
 use crate::build::dispatch::{BuildJob, EndRequest, Executor, Lost, Outcome};
 use crate::health::{Health, Run};
 use crate::input::{Checkouts, ExportedTree, FetchError, Form, WantedRevision};
 use crate::log::LogWriter;
-use crate::model::{self, BuildStatus};
+use crate::model::{self, BuildStatus, Live};
 use crate::os::file::is_full;
 use crate::os::process::{
     self, Bounds, End, Limits, Program, Running, STATE_VARIABLE, Streams, Supervisors,
 };
 use crate::os::sandbox::{Sandbox, View};
 use crate::os::state_dir::StateDir;
-use crate::outputs::{Kept, NotKept, Outputs};
+use crate::outputs::Outputs;
 use std::io;
 use std::io::ErrorKind::FileTooLarge;
 use std::path::{Path, PathBuf};
@@ -60,8 +61,8 @@ pub(crate) struct LocalExecutor {
 pub(crate) struct Allowed {
     pub(crate) sandbox: Sandbox,
     /// The time between asking a build to end and killing it.
-    pub(crate) grace: Duration,
-    pub(crate) limits: Limits,
+    pub(crate) grace: Live<Duration>,
+    pub(crate) limits: Live<Limits>,
     /// The most bytes of a build's output.
     pub(crate) output_bytes_max: u64,
 }
@@ -144,8 +145,8 @@ impl LocalExecutor {
                     return Err(Lost(error.to_string()));
                 }
             };
-            let directory =
-                Directory { root: self.work.join(format!("{}-{}", job.id, job.attempt)) };
+            let root = self.work.join(format!("{}-{}", job.id, job.attempt));
+            let directory = Directory { root, limits: self.allowed.limits.get() };
             let (wanted, seen) = (Arc::clone(job), Arc::clone(needs));
             let sandbox = self.allowed.sandbox.clone();
             let prepare = move || {
@@ -227,8 +228,8 @@ impl LocalExecutor {
         let network = job.definition.network;
         let mut program =
             self.allowed.sandbox.wrap(command, &View { writable, readable, network })?;
-        program.bounds =
-            Some(Bounds { limits: self.allowed.limits, directory: directory.root.clone() });
+        let Directory { root, limits } = directory;
+        program.bounds = Some(Bounds { limits: *limits, directory: root.clone() });
         Ok(program)
     }
 
@@ -358,7 +359,7 @@ impl LocalExecutor {
             end: None,
             kill_at: None,
             killed: false,
-            grace: self.allowed.grace,
+            grace: self.allowed.grace.get(),
             deadline: Instant::now() + job.timeout,
             silent_at: Instant::now() + job.max_silent,
             without_log: None,
@@ -410,7 +411,7 @@ impl LocalExecutor {
                 note(log, &outcome.message).await;
                 Ended::Otherwise(outcome)
             }
-            (None, Ok(end)) => self.by_itself(job, log, end, &last).await,
+            (None, Ok(end)) => self.by_itself(job, directory, log, end, &last).await,
             (None, Err(error)) => {
                 let message = format!("cannot learn how the process ended: {error}");
                 let outcome = Outcome::ended(BuildStatus::FailedOther, message);
@@ -435,13 +436,20 @@ impl LocalExecutor {
     }
 
     /// The end of a job that was not told to end. `last` is its last output.
-    async fn by_itself(&self, job: &BuildJob, log: &mut LogWriter, end: End, last: &[u8]) -> Ended {
+    async fn by_itself(
+        &self,
+        job: &BuildJob,
+        directory: &Directory,
+        log: &mut LogWriter,
+        end: End,
+        last: &[u8],
+    ) -> Ended {
         let code = end.status().code();
         // The text that bubblewrap prints if the program does not exist. Its exit status is then 1.
         let missing = format!("bwrap: execvp {}: No such file or directory\n", program_of(job));
         let sandboxed = self.allowed.sandbox.bubblewrap.is_some();
         let message = if let Some(limit) = end.limit {
-            limit.message(&self.allowed.limits)
+            limit.message(&directory.limits)
         } else if sandboxed && code == Some(1) && last.ends_with(missing.as_bytes()) {
             format!("cannot run `{}`: {}", program_of(job), self.searched(job))
         } else {
@@ -475,28 +483,4 @@ impl LocalExecutor {
 /// Writes a note into the build log.
 async fn note(log: &mut LogWriter, text: &str) {
     let _ = log.write(format!("\n[brigandine: {text}]\n").as_bytes()).await;
-}
-
-/// The end of a job whose command succeeded.
-///
-/// # Errors
-/// The disk has no room for its outputs, which is no fault of the build.
-fn kept_or_not(kept: Result<Kept, NotKept>) -> Result<Outcome, Lost> {
-    match kept {
-        Ok(Kept { digest, products, hold, notes }) => Ok(Outcome {
-            outputs: vec![("out".to_owned(), digest)],
-            products,
-            hold,
-            notes,
-            ..Outcome::ended(BuildStatus::Succeeded, String::new())
-        }),
-        Err(NotKept::Rule(message)) => Ok(Outcome::ended(BuildStatus::FailedOther, message)),
-        Err(NotKept::Io(error)) => {
-            let message = format!("cannot keep its outputs: {error}");
-            match is_full(&error) {
-                true => Err(Lost(message)),
-                false => Ok(Outcome::ended(BuildStatus::FailedOther, message)),
-            }
-        }
-    }
 }

@@ -5,6 +5,7 @@ use crate::input::ExportedTree;
 use crate::model;
 use crate::os::file::of;
 use crate::os::folder::remove_all;
+use crate::os::process::Limits;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Directory {
     pub(super) root: PathBuf,
+    /// What the build may take. A reload of the configuration changes it for builds that begin later.
+    pub(super) limits: Limits,
 }
 
 impl Directory {

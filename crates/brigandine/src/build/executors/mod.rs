@@ -2,6 +2,7 @@
 
 mod command;
 mod directory;
+mod kept;
 mod watch;
 
 pub(crate) use command::{Allowed, LocalExecutor};

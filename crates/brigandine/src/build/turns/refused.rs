@@ -33,7 +33,7 @@ impl<D: Dispatcher> Loop<D> {
         let refused = self.refused.iter().filter(|refused| refused.times > 0);
         let over = self.ends.iter().chain(refused.map(|refused| &refused.end));
         let over = over.filter(|end| self.running.contains_key(&end.key().0)).count();
-        self.settings.max_jobs.saturating_sub(self.running.len().saturating_sub(over))
+        self.settings.max_jobs.get().saturating_sub(self.running.len().saturating_sub(over))
     }
 
     /// Whether the end of this attempt is waiting to be written.

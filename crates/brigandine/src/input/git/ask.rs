@@ -21,7 +21,8 @@ impl Repositories {
         }
         let generation = self.known(clone.path, |known| known.generation);
         let question = Question { clone: clone.path.as_os_str().to_owned(), generation, about };
-        let answer = self.readers.ask(&question, self.fetch_timeout).await;
+        let time = self.fetch_timeout.get();
+        let answer = self.readers.ask(&question, time).await;
         let url = redact(&clone.origin.url);
         let process = |source, url| FetchError::Process { doing, url, source };
         answer.map_err(|error| match error {
@@ -31,7 +32,7 @@ impl Repositories {
             AskError::Object(ObjectError::Failed(said)) | AskError::Died(said) => {
                 FetchError::Git { doing, url, said }
             }
-            AskError::Timeout => process(CaptureError::Timeout(self.fetch_timeout), url),
+            AskError::Timeout => process(CaptureError::Timeout(time), url),
             AskError::Io(error) => process(CaptureError::Io(error), url),
         })
     }

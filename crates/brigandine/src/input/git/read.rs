@@ -72,7 +72,7 @@ impl Repositories {
             source: source.into_os_string(),
             remote: remote.to_owned(),
             local: local.to_owned(),
-            time: self.fetch_timeout / 2,
+            time: self.fetch_timeout.get() / 2,
         };
         let followed = self.ask("fetch", clone, about).await;
         let followed = followed.inspect_err(|error| tracing::debug!(%error, "left to git")).ok()?;

@@ -5,7 +5,7 @@ use super::name::{clone_name, redact};
 use crate::input::address::{Access, Origin};
 use crate::input::configuration::Configuration;
 use crate::input::reader::Readers;
-use crate::model::one_line;
+use crate::model::{Live, one_line};
 use crate::os::folder::{remove_leftovers, unused};
 use crate::os::process::{self, Captured, Supervisors};
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ use tokio::sync::OnceCell;
 #[derive(Debug)]
 pub(crate) struct Repositories {
     pub(super) directory: PathBuf,
-    pub(super) fetch_timeout: Duration,
+    pub(super) fetch_timeout: Live<Duration>,
     pub(super) state_id: String,
     supervisors: Arc<Supervisors>,
     /// A lock for each clone, because with git's own lock files alone a second fetch would fail instead of waiting.
@@ -75,7 +75,7 @@ impl Repositories {
     /// filters of git's configuration that may run.
     pub(crate) fn new(
         directory: PathBuf,
-        fetch_timeout: Duration,
+        fetch_timeout: Live<Duration>,
         state_id: &str,
         filters: Vec<String>,
         supervisors: Arc<Supervisors>,
@@ -151,7 +151,7 @@ impl Repositories {
         command: Command,
         output_max: usize,
     ) -> Result<Captured, FetchError> {
-        process::capture(&self.supervisors, command.into(), self.fetch_timeout, output_max)
+        process::capture(&self.supervisors, command.into(), self.fetch_timeout.get(), output_max)
             .await
             .map_err(|source| FetchError::Process { doing, url: redact(url), source })
     }

@@ -41,13 +41,7 @@ pub(super) fn begin(
     let mut ids = HashMap::new();
     let tx = conn.transaction().map_err(failed)?;
     schema::make_tables(&tx).map_err(failed)?;
-    tx.execute_batch(
-        "CREATE TABLE import (id INTEGER PRIMARY KEY, source TEXT NOT NULL, builds INTEGER NOT NULL,
-           last_build INTEGER NOT NULL, outputs INTEGER NOT NULL, rescheduled INTEGER NOT NULL,
-           logs INTEGER NOT NULL) STRICT",
-    )
-    .map_err(failed)?;
-    tx.execute("INSERT INTO import VALUES (1, ?1, 0, 0, 0, 0, 0)", [identity]).map_err(failed)?;
+    note_source(&tx, identity).map_err(failed)?;
     for specification in &specifications {
         let definition =
             translate(specification).map_err(|what| from(CuirassError::Unknown(what)))?;
@@ -70,6 +64,16 @@ pub(super) fn begin(
         )?;
     }
     tx.commit().map_err(failed)
+}
+
+/// Makes the table that says from where an import is, and how far.
+pub(super) fn note_source(tx: &Connection, identity: &str) -> rusqlite::Result<()> {
+    tx.execute_batch(
+        "CREATE TABLE import (id INTEGER PRIMARY KEY, source TEXT NOT NULL, builds INTEGER NOT NULL,
+           last_build INTEGER NOT NULL, outputs INTEGER NOT NULL, rescheduled INTEGER NOT NULL,
+           logs INTEGER NOT NULL) STRICT",
+    )?;
+    tx.execute("INSERT INTO import VALUES (1, ?1, 0, 0, 0, 0, 0)", [identity]).map(drop)
 }
 
 /// Translates a specification of Cuirass to one of this server. This server has no evaluator for Guix, so the

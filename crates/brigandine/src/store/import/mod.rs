@@ -12,14 +12,17 @@
 
 mod begin;
 mod cuirass;
+mod history;
 mod outcome;
 mod sample;
 mod slice;
 mod source;
+mod target;
 #[cfg(test)]
 mod tests;
 mod unplaced;
 
+pub(crate) use history::{ImportedHistory, import_history};
 pub use outcome::{ImportError, Imported, Step};
 pub use sample::mix;
 pub use source::{CuirassError, LeftOut};
@@ -27,16 +30,19 @@ pub use source::{CuirassError, LeftOut};
 use super::query::Query;
 use super::schema;
 use crate::model::Timestamp;
+use crate::os::file::open_regular;
 use crate::os::state_dir::StateDir;
 use begin::begin;
 use cuirass::Cuirass;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, params};
 use sample::Sample;
 use slice::Slice;
 use source::{CuirassBuild, Open, Source};
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::Path;
 use std::sync::mpsc;
+use target::{finish, open_target, put_in_place};
 
 /// The most builds of one transaction.
 const SLICE: usize = 100_000;
@@ -124,23 +130,33 @@ fn import(
     progress(Step::Other("statistics".to_owned()));
     finish(&conn).map_err(failed)?;
     drop(conn);
-    let filed = |error| ImportError::File(path.clone(), error);
-    std::fs::File::open(&path).and_then(|file| file.sync_all()).map_err(filed)?;
-    std::fs::rename(&path, &database).map_err(filed)?;
-    std::fs::File::open(state).and_then(|directory| directory.sync_all()).map_err(filed)?;
+    put_in_place(&path, &database, state)?;
     Ok(Imported { specifications, evaluations: of.len(), ..done })
 }
 
-fn open_target(path: &Path) -> rusqlite::Result<Connection> {
-    let conn = Connection::open_with_flags(path, OpenFlags::default())?;
-    // The import checks references itself, once per build, with its map of the evaluations. SQLite would check six
-    // references per build.
-    conn.execute_batch(
-        "PRAGMA journal_mode = TRUNCATE; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = OFF;
-         PRAGMA cache_size = -262144; PRAGMA temp_store = FILE; PRAGMA threads = 1;
-         PRAGMA locking_mode = EXCLUSIVE;",
-    )?;
-    Ok(conn)
+/// What a file is, by how it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An SQLite database, which only Cuirass's can be.
+    Cuirass,
+    /// A history that `brigandine export` wrote.
+    History,
+}
+
+/// Reads what a file is that is to be imported.
+///
+/// # Errors
+/// The file cannot be read, or is neither.
+pub(crate) fn kind_of(source: &Path) -> Result<Kind, ImportError> {
+    let mut begins = Vec::new();
+    open_regular(source)
+        .and_then(|file| file.take(16).read_to_end(&mut begins))
+        .map_err(|error| ImportError::File(source.to_owned(), error))?;
+    match begins.as_slice() {
+        b"SQLite format 3\0" => Ok(Kind::Cuirass),
+        begins if begins.starts_with(b"{\"brigandine\":") => Ok(Kind::History),
+        _ => Err(ImportError::Unknown(source.to_owned())),
+    }
 }
 
 fn specifications_of(conn: &Connection) -> rusqlite::Result<HashMap<i64, i64>> {
@@ -253,13 +269,4 @@ fn look_up_outputs(
     tx.execute("UPDATE import SET outputs = ?1", [all]).map_err(failed)?;
     tx.commit().map_err(failed)?;
     Ok(all)
-}
-
-/// Makes triggers and statistics, and drops the table that stores how far the import is.
-fn finish(conn: &Connection) -> rusqlite::Result<()> {
-    schema::make_triggers(conn)?;
-    conn.execute_batch(
-        "PRAGMA analysis_limit = 1000; ANALYZE; DROP TABLE import;
-         PRAGMA journal_mode = DELETE;",
-    )
 }

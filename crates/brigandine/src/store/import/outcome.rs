@@ -20,6 +20,18 @@ pub enum ImportError {
     /// The source cannot be read or understood.
     #[error("cannot import {0}: {1}")]
     Source(PathBuf, #[source] CuirassError),
+    /// A line of a history cannot be stored.
+    #[error("cannot import {0}: line {1}: {2}")]
+    Line(PathBuf, u64, String),
+    /// The rows of a history do not fit together.
+    #[error("cannot import {0}: {1}")]
+    Unfit(PathBuf, String),
+    /// The file is nothing that can be imported.
+    #[error(
+        "cannot import {0}: it is neither a database of Cuirass nor a history that `brigandine export` wrote \
+         (uncompressed)"
+    )]
+    Unknown(PathBuf),
     /// The new file cannot be written.
     #[error("cannot write {0}: {1}; what is stored stays, and the same command goes on from there")]
     Target(PathBuf, #[source] rusqlite::Error),
@@ -36,6 +48,8 @@ pub enum ImportError {
 pub enum Step {
     /// How many builds are stored, and how many there are in the source.
     Builds(i64, i64),
+    /// How many rows of a history are stored, and how many there are.
+    Rows(i64, i64),
     /// Another step, described in words.
     Other(String),
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn schema_of(connection: &Connection) -> Vec<String> {
+pub(super) fn schema_of(connection: &Connection) -> Vec<String> {
     let mut statement = connection
         .prepare(
             "SELECT type || ' ' || name || ' ' || ifnull(sql, '') FROM sqlite_schema

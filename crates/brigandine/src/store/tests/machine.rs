@@ -285,6 +285,7 @@ async fn the_store_does_what_the_state_machine_says() {
             compare(&database, &model).await;
         }
         assert!(model.builds.iter().any(|build| build.state.status.is_finished()));
+        histories::check_round_trip(&database).await;
         database.close().await.expect("closes");
     }
 }

@@ -37,3 +37,5 @@ INSERT INTO output (build_id, name, path) VALUES (1, 'out', 'outputs/aaaa-compil
 INSERT INTO product (id, build_id, kind, name, path, bytes, checksum) VALUES
  (1, 1, 'file', 'build/hello', 'products/hello', 12, 'a948904f2f0f479b8f8197694b30184b0d2ed1c1cd2a1ec0fb85d299a192a447'),
  (2, 1, 'file', 'build/missing "x"', 'products/missing', 5, '00');
+INSERT INTO server (id, state_id, stopped) VALUES (1, '0d6a5f3a-6ac4-4a1c-a1fb-5b6c1f8a1f6b', 1);
+INSERT INTO definition (build_id, text) VALUES (1, '{"version":1}');

@@ -1,8 +1,11 @@
 //! The commands as a shell sees them: output, errors, exit status.
 
+mod backup;
 mod check;
 mod demo;
+mod history;
 mod pages;
 mod probes;
+mod reload;
 pub(crate) mod serve;
 mod state;

@@ -91,7 +91,7 @@ fn calls() -> Vec<(String, Vec<String>)> {
 fn closed(word: &str) -> String {
     match word {
         "ID" | "BUILD" | "BUILD..." | "ID," | "$n" | "N" => "7",
-        "NAME" | "FILE" | "DIR" => "x",
+        "NAME" | "FILE" | "DIR" | "BACKUP" => "x",
         "TIME" => "5s",
         "SHELL" => "bash",
         word => word,
