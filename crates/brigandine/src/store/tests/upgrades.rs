@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The steps, and rows of each version that exercise what the next steps change. `schema.rs` has the same steps.
-const VERSIONS: [(&str, &str); 5] = [
+const VERSIONS: [(&str, &str); 6] = [
     (
         include_str!("../../../migrations/0001_initial.sql"),
         include_str!("../../../tests/data/migrations/0001.sql"),
@@ -27,11 +27,19 @@ const VERSIONS: [(&str, &str); 5] = [
         include_str!("../../../migrations/0005_projects.sql"),
         include_str!("../../../tests/data/migrations/0005.sql"),
     ),
+    (
+        include_str!("../../../migrations/0006_audit.sql"),
+        include_str!("../../../tests/data/migrations/0006.sql"),
+    ),
 ];
 
 /// Makes a database of a version, with rows of this version and of each before it, as servers of these versions would
 /// have left them. Every table has rows.
 pub(super) fn of_version(path: &Path, version: usize) -> Connection {
+    assert!(
+        version <= VERSIONS.len(),
+        "add the step to version {version}, and rows of it, to VERSIONS"
+    );
     let conn = files::file(path);
     conn.pragma_update(None, "foreign_keys", false).expect("a pragma");
     schema::add_function(&conn).expect("a function");
