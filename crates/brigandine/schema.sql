@@ -5,7 +5,7 @@
 -- or for chance: every value comes with the statement. Build logs and products are files beside
 -- the database; their paths are relative to the state directory.
 PRAGMA application_id = 1112688452; -- "BRGD"
-PRAGMA user_version = 6;
+PRAGMA user_version = 7;
 
 -- One row: who this state directory is. Its id stands in the environment of every child process,
 -- which is how a restarted server finds the processes of a killed one.
@@ -251,3 +251,48 @@ CREATE TABLE audit (
 CREATE INDEX audit_of_build ON audit (build_id) WHERE build_id IS NOT NULL;
 CREATE INDEX audit_of_evaluation ON audit (evaluation_id) WHERE evaluation_id IS NOT NULL;
 CREATE INDEX audit_of_specification ON audit (specification_id) WHERE specification_id IS NOT NULL;
+
+-- People who may log in.
+CREATE TABLE user (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL,
+  password TEXT NOT NULL,            -- its argon2id digest with salt and parameters, in PHC's form
+  created_at INTEGER NOT NULL,
+  disabled_at INTEGER NOT NULL       -- 0 while the user may log in
+) STRICT;
+CREATE UNIQUE INDEX user_name ON user (name);
+
+CREATE TABLE user_role (
+  user_id INTEGER NOT NULL REFERENCES user (id),
+  scope TEXT NOT NULL,               -- empty everywhere, or PROJECT, or PROJECT/SPECIFICATION
+  role TEXT NOT NULL,
+  PRIMARY KEY (user_id, scope),
+  CONSTRAINT "the role is known" CHECK (role IN ('reader', 'builder', 'admin'))
+) STRICT, WITHOUT ROWID;
+
+-- Logins that have not ended.
+CREATE TABLE session (
+  id INTEGER PRIMARY KEY,
+  user_id INTEGER NOT NULL REFERENCES user (id),
+  digest BLOB NOT NULL,              -- SHA-256 of the secret in the cookie
+  client TEXT NOT NULL,              -- the address from which the user logged in
+  created_at INTEGER NOT NULL,
+  used_at INTEGER NOT NULL           -- to some minutes
+) STRICT;
+CREATE UNIQUE INDEX session_digest ON session (digest);
+CREATE INDEX session_by_user ON session (user_id, used_at);
+
+-- What programs show instead of a password.
+CREATE TABLE token (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL,
+  digest BLOB NOT NULL,              -- SHA-256 of the token
+  scope TEXT NOT NULL,               -- as in user_role
+  role TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL,       -- 0: never
+  used_at INTEGER NOT NULL,          -- to the hour
+  CONSTRAINT "the role is known" CHECK (role IN ('reader', 'builder', 'admin'))
+) STRICT;
+CREATE UNIQUE INDEX token_name ON token (name);
+CREATE UNIQUE INDEX token_digest ON token (digest);

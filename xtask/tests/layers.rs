@@ -111,22 +111,26 @@ const BRIGANDINE: &[Room] = &[
         &["os", "model", "config", "input", "log", "outputs", "store"],
     ),
     room("http", &["http"], &["os", "model", "measure", "config", "wire", "health"]),
+    room("auth", &["auth"], &["os", "model", "store", "http"]),
     room("openapi", &["openapi"], &["wire"]),
-    room("context", &["context"], &["model", "measure", "log", "store", "health", "http"]),
+    room("context", &["context"], &["model", "measure", "log", "store", "health", "http", "auth"]),
     room(
         "api",
         &["api"],
-        &["os", "model", "config", "log", "store", "wire", "http", "openapi", "context"],
+        &["os", "model", "config", "log", "store", "wire", "http", "auth", "openapi", "context"],
     ),
     room(
         "web",
         &["web"],
-        &["os", "model", "config", "log", "store", "health", "http", "openapi", "context"],
+        &["os", "model", "config", "log", "store", "health", "http", "auth", "openapi", "context"],
     ),
     room(
         "probes",
         &["probes"],
-        &["os", "model", "measure", "store", "wire", "health", "http", "openapi", "context"],
+        &[
+            "os", "model", "measure", "store", "wire", "health", "http", "auth", "openapi",
+            "context",
+        ],
     ),
     room(
         "app",
@@ -151,7 +155,10 @@ const BRIGANDINE: &[Room] = &[
     room(
         "site",
         &["site"],
-        &["model", "config", "http", "openapi", "context", "api", "web", "probes", "app"],
+        &[
+            "model", "config", "store", "http", "auth", "openapi", "context", "api", "web",
+            "probes", "app",
+        ],
     ),
     room(
         "command",
@@ -169,6 +176,7 @@ const BRIGANDINE: &[Room] = &[
             "build",
             "retention",
             "http",
+            "auth",
             "app",
             "site",
         ],

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod accounts;
 mod change;
 mod keeping;
 mod values;
@@ -13,6 +14,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use crate::config::server::parse_listen;
 use crate::config::{LogFormat, Sandbox};
 use crate::model::{BuildId, BuildStatus, EvaluationId, version};
+pub(crate) use accounts::{CreateToken, OneUser, Token, User};
 pub(crate) use change::{Audit, Change};
 pub(crate) use keeping::{Backup, Export, Import, ImportOf, Reload, Restore};
 pub(crate) use values::State;
@@ -51,6 +53,12 @@ pub(crate) enum Command {
     /// Add, list, show or remove specifications
     #[command(subcommand)]
     Spec(Spec),
+    /// Add, list, change or remove the people who may log in
+    #[command(subcommand)]
+    User(User),
+    /// Make, list or revoke the tokens by which programs may make changes over HTTP
+    #[command(subcommand)]
+    Token(Token),
     /// Check configuration, specification and job-list files without using them
     Check(Check),
     /// Look at a specification's inputs now and evaluate them if they are new

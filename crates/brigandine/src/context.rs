@@ -3,16 +3,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
 use axum::response::Response;
 use tokio::sync::{broadcast, watch};
 
+use crate::auth::{Auth, Principal};
 use crate::health::Health;
-use crate::http::{HttpError, HttpMeters, Result, Token, closed, stream};
+use crate::http::{HttpError, HttpMeters, Result, closed, stream};
 use crate::log::{LogReader, Logs};
 use crate::measure::Meters;
 use crate::model::{
-    Actions, Actor, Asked, Build, Change, Configuration, Event, Outcome, Target, Tasks, Unused, now,
+    Actions, Asked, Build, Change, Configuration, Event, Outcome, Target, Tasks, Unused, now,
 };
 use crate::store::{Database, Snapshot};
 
@@ -46,8 +46,8 @@ pub(crate) struct Parts {
     pub(crate) systems: Vec<String>,
     /// Becomes true when the server begins to shut down. Streams then end.
     pub(crate) closing: watch::Receiver<bool>,
-    /// The token that authorizes changes; `None`: no request may make changes.
-    pub(crate) token: Option<Token>,
+    /// Checks the credentials of requests.
+    pub(crate) auth: Auth,
     /// Makes the changes that requests ask for.
     pub(crate) actions: Box<dyn Actions>,
 }
@@ -146,30 +146,21 @@ impl Context {
         &self.0.state
     }
 
-    /// Who asks for a change. To be called before anything else of the request is looked at, so that a request without
-    /// the right learns nothing.
-    ///
-    /// # Errors
-    /// The request has no token or a wrong one, or the server has no token.
-    pub(crate) fn actor(&self, headers: &HeaderMap) -> Result<Actor> {
-        let token = self.0.token.as_ref().ok_or(HttpError::Forbidden(
-            "changes over HTTP are switched off: the server has no token; put one into the file \
-             `token` of its state directory, or name a file with `token-file` under `[web]`",
-        ))?;
-        token.check(headers)?;
-        Ok(Actor::token())
-    }
-
-    /// Makes a change of each target, for an actor who may ask for it.
+    /// Makes a change of each target, for somebody who may ask for it.
     pub(crate) async fn change(
         &self,
         change: Change,
         targets: Vec<Target>,
-        actor: Actor,
+        by: &Principal,
         reason: &str,
     ) -> Result<Vec<(Target, Outcome)>> {
-        let asked = Asked::new(actor, now(), reason);
+        let asked = Asked::new(by.actor.clone(), now(), reason);
         self.0.actions.change(change, targets, asked).await.map_err(HttpError::database)
+    }
+
+    /// Checks the credentials of requests.
+    pub(crate) fn auth(&self) -> &Auth {
+        &self.0.auth
     }
 
     /// Whether the server has begun to shut down.

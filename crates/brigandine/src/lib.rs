@@ -2,6 +2,7 @@
 
 mod api;
 mod app;
+mod auth;
 mod backup;
 mod build;
 mod cli;
@@ -32,10 +33,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub use app::{App, AppError};
+pub use auth::Token;
 pub use cli::number;
 pub use command::runtime;
 pub use config::{Config, Sandbox, Web as WebConfig};
-pub use http::Token;
 pub use os::ffi::give_back;
 pub use os::state_dir::StateDir;
 pub use site::Web;
@@ -72,6 +73,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(arguments) => block_on(command::demo::run(&arguments)),
         Command::Serve(arguments) => block_on(command::serve::run(&arguments)),
         Command::Spec(arguments) => block_on(command::spec::run(arguments)),
+        Command::User(arguments) => block_on(command::user::run(arguments)),
+        Command::Token(arguments) => block_on(command::token::run(arguments)),
         Command::Import(arguments) => command::import::run(&arguments),
         Command::Check(arguments) => command::check::run(&arguments),
         Command::Evaluate(arguments) => block_on(command::evaluate::run(&arguments)),

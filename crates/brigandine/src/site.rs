@@ -1,19 +1,23 @@
 //! The site: one router for the API, the pages and the probes, and the HTTP server of a running program.
 
+mod access;
+
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::extract::{Extension, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::HeaderMap;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::routing::post;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::app::App;
+use crate::auth::{Auth, Token};
 use crate::context::{Context, Parts};
-use crate::http::{self, Compressors, Path, Query, Routes, Token};
+use crate::http::{self, Arrived, Base, Compressors, Path, Query, Routes};
 use crate::model::Live;
 use crate::openapi::{Described, Document};
 use crate::{api, config, probes, web};
@@ -22,16 +26,22 @@ use crate::{api, config, probes, web};
 pub(crate) const SHARED: [&str; 3] = ["/", "/build/{id}", "/eval/{id}"];
 
 /// The routes of the API, the pages and the probes.
-pub(crate) fn routes(context: Context) -> Routes {
+///
+/// `base`: the path below which a proxy serves them.
+pub(crate) fn routes(context: Context, base: Base) -> Routes {
     let meters = Arc::clone(context.http_meters());
+    let auth = context.auth().clone();
     let (router, document) = router();
     let router = router
+        .route_layer(from_fn_with_state(context.clone(), access::admit))
         .route_layer(from_fn(http::note_route))
         .fallback(web::unknown_path)
         .method_not_allowed_fallback(http::wrong_method)
         .layer(Extension(Arc::new(document)))
         .layer(from_fn_with_state(web::Versions::default(), web::parts))
+        .layer(from_fn_with_state(base, http::place))
         .layer(from_fn_with_state(Compressors::new(), http::negotiate))
+        .layer(from_fn_with_state(auth, access::identify))
         .with_state(context);
     Routes { router, at_once: probes::PATHS, meters }
 }
@@ -39,7 +49,7 @@ pub(crate) fn routes(context: Context) -> Routes {
 /// All routes, and the document that describes those for programs.
 fn router() -> (Router<Context>, Document) {
     let (router, document) = described().into_parts();
-    (router.merge(web::router()), document)
+    (router.merge(web::router()).route("/login", post(log_in)), document)
 }
 
 /// The routes that programs use, with their descriptions.
@@ -91,9 +101,23 @@ async fn build(
     response
 }
 
+/// Logs in: with JSON, as clients of Hydra do, or with the form of the page.
+async fn log_in(
+    State(context): State<Context>,
+    Extension(arrived): Extension<Arrived>,
+    request: Request,
+) -> Response {
+    if http::is_json(request.headers()) {
+        api::log_in(&context, &arrived, request).await.into_response()
+    } else {
+        web::log_in(&context, &arrived, request).await
+    }
+}
+
 /// The routes of a server that waits to start: the probes, and the reason `why` for every other request.
-pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Routes {
+pub(crate) fn waiting(why: Arc<Mutex<String>>, base: Base) -> Routes {
     let router = probes::waiting(Arc::clone(&why)).merge(web::waiting(why));
+    let router = router.layer(from_fn_with_state(base, http::place));
     Routes { router, at_once: probes::PATHS, meters: Arc::default() }
 }
 
@@ -111,6 +135,7 @@ impl Web {
             app.note_address(address);
         }
         let (closing, closed) = watch::channel(false);
+        let base = Base::new(&web.base);
         let context = Context::new(Parts {
             database: app.database().clone(),
             events: Box::new({
@@ -133,15 +158,17 @@ impl Web {
             state: app.state().to_owned(),
             systems: app.systems().to_vec(),
             closing: closed.clone(),
-            token,
+            auth: Auth::new(app.database().client("accounts"), token, web.private),
             actions: Box::new(app.clone()),
         });
         let settings = Live::new(Arc::new(web));
-        let task = tokio::spawn(http::serve(listener, routes(context), settings.clone(), closed));
+        let routes = routes(context, base);
+        let task = tokio::spawn(http::serve(listener, routes, settings.clone(), closed));
         Self { closing, task, settings }
     }
 
-    /// Uses other settings from the next request on. The bounds of connections stay as they were at the start.
+    /// Uses other settings from the next request on. The bounds of connections, the path below which the server is
+    /// served, and whether it is private stay as they were at the start.
     pub(crate) fn reload(&self, web: config::Web) {
         self.settings.set(Arc::new(web));
     }

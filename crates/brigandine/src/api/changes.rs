@@ -1,11 +1,12 @@
-//! Changes: `POST` requests below `/api/v1/`, which must have the server's token.
+//! Changes: `POST` requests below `/api/v1/`, whose senders must have a role.
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::de::DeserializeOwned;
 
+use crate::auth::{Builder, Needs, Principal};
 use crate::context::Context;
 use crate::http::{HttpError, Path, Result, json};
 use crate::model::{BuildId, BuildStatus, Change, Outcome, Target};
@@ -38,7 +39,7 @@ pub(super) fn routes() -> Described<Context> {
         .post("/api/v1/jobset/{name}/evaluate", evaluate, evaluate_operation)
 }
 
-/// The number of a build. It is parsed after the token was checked, so that a request without the token learns nothing.
+/// The number of a build. It is parsed after the role was checked, so that a request without credentials learns nothing.
 fn number(id: &str) -> Result<BuildId> {
     id.parse().map_err(|_| HttpError::no_build(id))
 }
@@ -61,15 +62,14 @@ fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T> {
 /// Makes a change of one target, and returns what became of it.
 async fn change(
     context: &Context,
-    headers: &HeaderMap,
+    by: &Principal,
     body: &Bytes,
     change: Change,
     target: impl FnOnce() -> Result<Target>,
 ) -> Result<Outcome> {
-    let actor = context.actor(headers)?;
     let target = target()?;
     let ReasonJson { reason } = read(body)?;
-    let outcomes = context.change(change, vec![target], actor, &reason).await?;
+    let outcomes = context.change(change, vec![target], by, &reason).await?;
     match outcomes.into_iter().next() {
         Some((_, Outcome::Refused(why))) => Err(HttpError::Conflict(why)),
         Some((target, Outcome::Missing)) => Err(match target {
@@ -85,12 +85,12 @@ async fn change(
 /// Cancels a build.
 async fn cancel(
     State(context): State<Context>,
+    by: Needs<Builder>,
     Path(id): Path<String>,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response> {
     let target = || number(&id).map(Target::Build);
-    let outcome = change(&context, &headers, &body, Change::Cancel, target).await?;
+    let outcome = change(&context, &by, &body, Change::Cancel, target).await?;
     let build = number(&id)?;
     Ok(match outcome {
         Outcome::Ending(attempt) => {
@@ -110,24 +110,24 @@ fn changed(build: BuildId, status: BuildStatus, outcome: &Outcome) -> Response {
 /// Reschedules a build.
 async fn restart(
     State(context): State<Context>,
+    by: Needs<Builder>,
     Path(id): Path<String>,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response> {
     let target = || number(&id).map(Target::Build);
-    let outcome = change(&context, &headers, &body, Change::Restart, target).await?;
+    let outcome = change(&context, &by, &body, Change::Restart, target).await?;
     Ok(changed(number(&id)?, BuildStatus::Scheduled, &outcome))
 }
 
 /// Requests a look at a specification's inputs now.
 async fn evaluate(
     State(context): State<Context>,
+    by: Needs<Builder>,
     Path(name): Path<String>,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response> {
     let target = || Ok(Target::Specification(name.clone()));
-    change(&context, &headers, &body, Change::Evaluate, target).await?;
+    change(&context, &by, &body, Change::Evaluate, target).await?;
     let value = WantedLookJson { jobset: name, message: "it is looked at now" };
     Ok(json(StatusCode::ACCEPTED, &value))
 }

@@ -11,6 +11,7 @@ mod hydra;
 mod jobs;
 mod log;
 mod parameters;
+mod session;
 mod specifications;
 
 use crate::context::Context;
@@ -18,6 +19,7 @@ use crate::openapi::Described;
 
 pub(crate) use builds::{build, build_operation};
 pub(crate) use hydra::{evaluation, evaluation_operation, projects, projects_operation};
+pub(crate) use session::log_in;
 
 /// The routes of the API, except those that are also pages (`site.rs`).
 pub(crate) fn routes() -> Described<Context> {

@@ -11,6 +11,7 @@ pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod log;
 pub(crate) mod pages;
+mod password;
 pub(crate) mod prune;
 pub(crate) mod reload;
 pub(crate) mod serve;
@@ -18,6 +19,8 @@ mod settings;
 pub(crate) mod spec;
 pub(crate) mod status;
 mod terminal;
+pub(crate) mod token;
+pub(crate) mod user;
 pub(crate) mod wait;
 
 use std::io;

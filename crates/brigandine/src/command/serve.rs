@@ -22,9 +22,10 @@ use super::reload;
 use super::settings::{configuration, specifications};
 use super::spec::word;
 use crate::app::{App, AppError, Ground};
+use crate::auth::Token;
 use crate::cli;
 use crate::config::{self, Config, LogFormat};
-use crate::http::{self, Token};
+use crate::http;
 use crate::model::{self, Live, Specification};
 use crate::os::state_dir::StateDir;
 use crate::site::{self, Web};
@@ -227,7 +228,7 @@ impl Waiting {
         if let Some(listener) = self.listener.take() {
             let listener = TcpListener::from_std(listener).map_err(cannot_listen)?;
             let (closing, closed) = watch::channel(false);
-            let routes = site::waiting(Arc::clone(&self.why));
+            let routes = site::waiting(Arc::clone(&self.why), http::Base::new(&self.web.base));
             let web = Live::new(Arc::new(self.web.clone()));
             let task = tokio::spawn(http::serve(listener, routes, web, closed));
             self.site = Some((closing, task));
@@ -278,7 +279,6 @@ fn token(config: &Config) -> Result<Option<Token>, Failure> {
         Some(path) => path,
         None if usual.symlink_metadata().is_ok() => &usual,
         None => {
-            tracing::info!("changes over HTTP are switched off: there is no token");
             return Ok(None);
         }
     };

@@ -27,6 +27,8 @@ pub(crate) fn without_restart(new: Config, running: &Config) -> Config {
         connections: running.web.connections,
         connections_per_client: running.web.connections_per_client,
         token_file: running.web.token_file.clone(),
+        base: running.web.base.clone(),
+        private: running.web.private,
         ..new.web
     };
     Config {
@@ -119,7 +121,7 @@ fn limits_entries(limits: &Limits) -> [Entry; 12] {
     ]
 }
 
-fn web_entries(web: &Web) -> [Entry; 6] {
+fn web_entries(web: &Web) -> [Entry; 8] {
     let Web {
         connections,
         connections_per_client,
@@ -127,6 +129,8 @@ fn web_entries(web: &Web) -> [Entry; 6] {
         hosts,
         trusted_proxies,
         token_file,
+        base,
+        private,
     } = web;
     let proxies: Vec<String> = trusted_proxies.iter().map(ToString::to_string).collect();
     [
@@ -136,6 +140,8 @@ fn web_entries(web: &Web) -> [Entry; 6] {
         ("web.hosts", false, hosts.as_deref().unwrap_or_default().join(", ")),
         ("web.trusted-proxies", false, proxies.join(", ")),
         ("web.token-file", true, token_file.as_deref().map(shown).unwrap_or_default()),
+        ("web.base", true, base.clone()),
+        ("web.private", true, private.to_string()),
     ]
 }
 
@@ -207,7 +213,9 @@ mod tests {
         client-time = "16s"
         hosts = ["ci.example.org"]
         trusted-proxies = ["127.0.0.1"]
-        token-file = "token""#;
+        token-file = "token"
+        base = "/ci"
+        private = true"#;
 
     #[test]
     fn every_key_of_a_configuration_is_listed_as_it_is_written() {

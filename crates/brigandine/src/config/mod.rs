@@ -32,6 +32,8 @@ pub(crate) use server::{BUILD_USER, LogFormat, MAX_JOBS};
 pub use server::{Config, Sandbox};
 pub(crate) use shared::INTERVAL_RANGE;
 pub(crate) use value::parse_duration;
+#[cfg(test)]
+pub(crate) use web::OWN_PATHS;
 pub use web::Web;
 
 use crate::os::file::open_regular;

@@ -41,7 +41,9 @@
 //! client-time = "30s"                # to send a request, or to take the next byte of an answer
 //! hosts = ["ci.example.org"]         # the hosts that requests may name
 //! trusted-proxies = ["127.0.0.1"]    # whose `X-Forwarded-For` names the client
-//! token-file = "token"               # allows changes over HTTP; STATE/token when absent
+//! token-file = "token"               # of an administrator; STATE/token when absent
+//! base = "/ci"                       # the path below which a proxy serves it; the root when absent
+//! private = false                    # whether only those who have a role may read
 //! ```
 
 use std::net::SocketAddr;

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::reader::Table;
 use super::shared::{self, set};
+use super::value::Refusal;
 
 /// The configuration of the web server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,10 @@ pub struct Web {
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// The file with the token that authorizes changes over HTTP; `None`: `token` in the state directory.
     pub(crate) token_file: Option<PathBuf>,
+    /// The path below which a proxy serves the server, such as `/ci`; empty: the root.
+    pub(crate) base: String,
+    /// Whether only those who have a role may read.
+    pub(crate) private: bool,
 }
 
 impl Default for Web {
@@ -36,6 +41,8 @@ impl Default for Web {
             hosts: None,
             trusted_proxies: Vec::new(),
             token_file: None,
+            base: String::new(),
+            private: false,
         }
     }
 }
@@ -54,8 +61,61 @@ pub(super) fn table(top: &Table<'_, '_>, folder: &Path) -> Option<Web> {
     web.hosts = hosts(&table);
     web.trusted_proxies = trusted_proxies(&table);
     web.token_file = shared::path(&table, folder, "token-file", "/etc/brigandine/token");
+    let base = table.checked("base", "/ci", check_base);
+    set(&mut web.base, base.map(|base| base.value.trim_end_matches('/').to_owned()));
+    set(&mut web.private, table.boolean("private"));
     table.finish();
     Some(web)
+}
+
+/// The first parts of the server's own addresses, with which no base may begin: `/api/queue` must not be `/queue` below
+/// `/api`.
+pub(crate) const OWN_PATHS: [&str; 21] = [
+    "api",
+    "build",
+    "configuration",
+    "download",
+    "eval",
+    "favicon.ico",
+    "healthz",
+    "job",
+    "jobset",
+    "jobsets",
+    "live",
+    "login",
+    "logout",
+    "metrics",
+    "project",
+    "queue",
+    "readyz",
+    "robots.txt",
+    "search",
+    "specifications",
+    "static",
+];
+
+/// Refuses what is no path, and a path that is the server's own.
+fn check_base(base: &str) -> Result<(), Refusal> {
+    let help = || {
+        "for example \"/ci\"; at most 100 letters, digits, `-`, `.`, `_`, `~` and `/`".to_owned()
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let is_part =
+        |part: &str| !part.is_empty() && part.bytes().all(plain) && part != "." && part != "..";
+    let path = base.strip_suffix('/').unwrap_or(base);
+    let right =
+        path.is_empty() || path.strip_prefix('/').is_some_and(|path| path.split('/').all(is_part));
+    if !right || base.len() > 100 {
+        return Err((format!("`base` is no path: {base:?}"), help()));
+    }
+    let first = path.split('/').nth(1).unwrap_or_default();
+    if OWN_PATHS.contains(&first) {
+        return Err((
+            format!("`base` begins with `/{first}`, which is an address of the server itself"),
+            help(),
+        ));
+    }
+    Ok(())
 }
 
 fn hosts(table: &Table<'_, '_>) -> Option<Vec<String>> {

@@ -15,6 +15,11 @@ pub(crate) fn wants_json(headers: &HeaderMap) -> bool {
     !accepts_html(headers) && (json(header::ACCEPT) || json(header::CONTENT_TYPE))
 }
 
+/// Whether the body of a request is JSON.
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    names(headers, header::CONTENT_TYPE, "application/json")
+}
+
 fn names(headers: &HeaderMap, name: HeaderName, kind: &str) -> bool {
     let lines = headers.get_all(name).iter();
     lines.filter_map(|line| line.to_str().ok()).any(|line| line.contains(kind))

@@ -45,6 +45,15 @@ pub(crate) fn redirect(location: &str) -> Response {
     response
 }
 
+/// Sends the client to another address of this server, which it requests with `GET`.
+pub(crate) fn see_other(location: &str) -> Response {
+    let mut response = redirect(location);
+    if response.status() == StatusCode::FOUND {
+        *response.status_mut() = StatusCode::SEE_OTHER;
+    }
+    response
+}
+
 /// Tells caches not to keep an answer that is true only now.
 pub(crate) fn not_kept(mut response: Response) -> Response {
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

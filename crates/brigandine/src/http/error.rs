@@ -25,10 +25,10 @@ pub(crate) enum HttpError {
     BadRequest(String),
     /// The state of a build or specification does not allow the change; the text says why.
     Conflict(String),
-    /// Changes are switched off; the text says how to switch them on.
-    Forbidden(&'static str),
-    /// The request has no token, or a wrong one.
-    Unauthorized,
+    /// The sender may not do this; the text says why.
+    Forbidden(String),
+    /// The request has no valid credentials; the text says which it needs.
+    Unauthorized(&'static str),
     /// The server waits for something, which the text names.
     Waiting(String),
     /// The request is for another host; the text says what to configure.
@@ -45,6 +45,9 @@ pub(crate) enum HttpError {
     OutOfRange(u64),
     /// The client has reached the bound of connections of one client.
     TooMany,
+    /// The client, or others with the same name, failed too often to log in. There is another attempt after so many
+    /// seconds.
+    TooManyFailures(u64),
     /// A bound of the server is reached.
     Busy,
     /// A fault of the server; the trace says which.
@@ -119,10 +122,7 @@ impl HttpError {
             Self::BadRequest(why) => (StatusCode::BAD_REQUEST, why),
             Self::Conflict(why) => (StatusCode::CONFLICT, why),
             Self::Forbidden(why) => (StatusCode::FORBIDDEN, why),
-            Self::Unauthorized => (
-                StatusCode::UNAUTHORIZED,
-                "changes need the server's token: `authorization: Bearer TOKEN`",
-            ),
+            Self::Unauthorized(why) => (StatusCode::UNAUTHORIZED, why),
             Self::Waiting(what) => (StatusCode::SERVICE_UNAVAILABLE, what),
             Self::Misdirected(why) => (StatusCode::MISDIRECTED_REQUEST, why),
             Self::TargetTooLong => (StatusCode::URI_TOO_LONG, "the request's target is too long"),
@@ -138,6 +138,10 @@ impl HttpError {
                 StatusCode::TOO_MANY_REQUESTS,
                 "too many connections of this client are open, try again later",
             ),
+            Self::TooManyFailures(_) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many logins have failed, from your address or with this name; try again in some minutes",
+            ),
             Self::Busy => {
                 (StatusCode::SERVICE_UNAVAILABLE, "too many open streams, try again later")
             }
@@ -152,9 +156,10 @@ impl HttpError {
     /// The header that the status requires; `None`: it requires none.
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         Some(match self {
-            Self::Unauthorized => {
+            Self::Unauthorized(_) => {
                 (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"brigandine\""))
             }
+            Self::TooManyFailures(seconds) => (header::RETRY_AFTER, HeaderValue::from(*seconds)),
             Self::TooMany | Self::Busy => (header::RETRY_AFTER, HeaderValue::from_static("1")),
             Self::OutOfRange(bytes) => {
                 let range = HeaderValue::from_str(&format!("bytes */{bytes}")).ok()?;
@@ -211,8 +216,11 @@ pub(crate) async fn wrong_method(uri: Uri) -> Response {
 
 /// A text that says which methods the routes at `uri` have.
 pub(super) fn methods(uri: &Uri) -> &'static str {
-    if uri.path() != "/api/v1/audit" && uri.path().starts_with("/api/v1/") {
+    let path = uri.path();
+    if path != "/api/v1/audit" && path.starts_with("/api/v1/") || path == "/logout" {
         "only POST is answered here"
+    } else if path == "/login" {
+        "only GET, HEAD and POST are answered here"
     } else {
         "only GET and HEAD are answered here"
     }

@@ -1,6 +1,6 @@
 //! The checks that a request passes before its route sees it, and the accounting of the answer.
 //!
-//! The order: check the target and join its slashes; check the host; find the client that sent the request; read the
+//! The order: check the target, join its slashes and take the base off; check the host; find the client that sent the request; read the
 //! body (that of a GET or HEAD is dropped); wait for the client's turn, unless the route is answered at once; call the
 //! route. The bytes of the body are counted for the client until the route has dropped them, those of the answer until
 //! they are sent.
@@ -26,6 +26,8 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
+use super::arrived::Arrived;
+use super::base::Base;
 use super::client::{Client, named};
 use super::clients::{Answering, Full, Permit};
 use super::error::{HttpError, Result, methods};
@@ -50,6 +52,8 @@ pub(super) struct Gate {
     pub(super) at_once: &'static [&'static str],
     pub(super) meters: Arc<HttpMeters>,
     pub(super) web: Live<Arc<Web>>,
+    /// The path below which the server is served.
+    pub(super) base: Base,
     pub(super) permit: Arc<Permit>,
     pub(super) flags: Arc<Flags>,
     pub(super) peer: IpAddr,
@@ -86,9 +90,12 @@ impl Gate {
     async fn pass(&self, mut parts: Parts, body: Incoming) -> Result<Response> {
         check_target(&parts)?;
         join(&mut parts.uri);
+        self.base.take_off(&mut parts.uri);
         let web = self.web.get();
         host::check(&parts, web.hosts.as_deref(), self.arrival)?;
-        let mut answering = self.begin(&parts, &web)?;
+        let client = self.client(&parts, &web);
+        let mut answering =
+            self.permit.begin(client).map_err(|full| self.refuse(full, HttpError::TooMany))?;
         let dropped = matches!(parts.method, Method::GET | Method::HEAD);
         let read = self.read_body(body, !dropped);
         let read = tokio::time::timeout(web.client_time, read).await;
@@ -98,6 +105,8 @@ impl Gate {
             // Ranges are defined only for GET (RFC 9110, 14.2).
             parts.headers.remove(header::RANGE);
         }
+        let arrived = Arrived::new(&parts, client, self.arrival.proxied);
+        parts.extensions.insert(arrived);
         let request = Request::from_parts(parts, Body::from(body));
         let at_once = self.at_once.contains(&request.uri().path());
         let answer = self.router.call(request);
@@ -145,13 +154,13 @@ impl Gate {
         })
     }
 
-    fn begin(&self, parts: &Parts, web: &Web) -> Result<Answering> {
-        let client = if self.arrival.proxied {
+    /// The client that sent a request.
+    fn client(&self, parts: &Parts, web: &Web) -> Client {
+        Client::new(if self.arrival.proxied {
             named(&parts.headers, self.peer, &web.trusted_proxies)
         } else {
             self.peer
-        };
-        self.permit.begin(Client::new(client)).map_err(|full| self.refuse(full, HttpError::TooMany))
+        })
     }
 
     fn refuse(&self, full: Full, refusal: HttpError) -> HttpError {

@@ -3,6 +3,8 @@
 
 mod accept;
 mod answer;
+mod arrived;
+mod base;
 mod bounds;
 mod client;
 mod clients;
@@ -20,11 +22,14 @@ mod server;
 mod slashes;
 mod socket;
 mod stream;
-mod token;
 mod turns;
+mod until;
 
-pub(crate) use accept::{accepts_html, varied, vary, wants_json};
-pub(crate) use answer::{html, json, not_kept, redirect, text};
+pub(crate) use accept::{accepts_html, is_json, varied, vary, wants_json};
+pub(crate) use answer::{html, json, not_kept, redirect, see_other, text};
+pub(crate) use arrived::Arrived;
+pub(crate) use base::{Base, place};
+pub(crate) use client::Client;
 pub(crate) use coding::Fixed;
 pub(crate) use download::file;
 pub(crate) use error::{HttpError, Result, wrong_method};
@@ -36,7 +41,7 @@ pub(crate) use query::{Path, Query};
 pub(crate) use range::{Wanted, describe, tag, wanted, weak_tag};
 pub(crate) use server::{Routes, closed, serve};
 pub(crate) use stream::{Sender, stream};
-pub use token::Token;
+pub(crate) use until::until;
 
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::base::Base;
 use super::bounds::Bounds;
 use super::client::{Client, is_trusted};
 use super::clients::{Clients, Full, Permit, TELL};
@@ -74,6 +75,7 @@ pub(crate) async fn serve(
         at_once: routes.at_once,
         meters: routes.meters,
         clients: Clients::new(bounds),
+        base: Base::new(&web.get().base),
         web,
         refused: Arc::new(Semaphore::new(REFUSED_MAX)),
         closing: closing.clone(),
@@ -139,6 +141,7 @@ struct Server {
     at_once: &'static [&'static str],
     meters: Arc<HttpMeters>,
     clients: Arc<Clients>,
+    base: Base,
     /// Changed by a reload. The bounds of connections stay as they were at the start.
     web: Live<Arc<Web>>,
     /// One permit for each refused connection that may linger.
@@ -196,6 +199,7 @@ impl Server {
             at_once: self.at_once,
             meters: Arc::clone(&self.meters),
             web: self.web.clone(),
+            base: self.base.clone(),
             permit: Arc::clone(&permit),
             flags: Arc::clone(&flags),
             peer: peer.ip(),

@@ -3,6 +3,7 @@
 //! This module does no I/O. A **specification** has **inputs**; an input at a revision is a **checkout**; an
 //! **evaluation** of checkouts yields **jobs**, each with a **derivation**; a **build** realises a derivation.
 
+mod account;
 mod actions;
 mod actor;
 mod audit;
@@ -24,6 +25,7 @@ mod time;
 mod unused;
 mod version;
 
+pub use account::{AccessToken, Grant, Role, Scope, Session, User, check_account_name};
 pub use actions::{Action, Actions, Cancel, Restart};
 pub use actor::Actor;
 pub use audit::{AuditFilter, Audited};

@@ -114,7 +114,7 @@ pub(crate) struct Operation {
     /// What a request may have as its body; `None`: bodies are read and ignored.
     pub(super) body: Option<Content>,
     pub(super) answers: Vec<Answer>,
-    /// Whether requests need the token.
+    /// Whether requests need credentials.
     pub(super) secured: bool,
 }
 
@@ -166,11 +166,13 @@ impl Operation {
         self
     }
 
-    /// Requests need the token. Adds the refusals of requests without it.
+    /// Requests need credentials. Adds the refusals of requests without them.
     pub(crate) fn secured(mut self) -> Self {
         self.secured = true;
-        self.refuses(401, "The request has no token, or a wrong one.")
-            .refuses(403, "Changes over HTTP are switched off: the server has no token.")
+        self.refuses(401, "The request has no valid credentials.").refuses(
+            403,
+            "The role is too small, or the request comes from a page of another site.",
+        )
     }
 
     fn answer(mut self, status: u16, about: &'static str, content: Content) -> Self {

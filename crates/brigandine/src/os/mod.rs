@@ -6,6 +6,7 @@ pub(crate) mod ffi;
 pub(crate) mod file;
 pub(crate) mod folder;
 pub(crate) mod process;
+pub(crate) mod random;
 pub(crate) mod sandbox;
 mod stat;
 pub(crate) mod state_dir;

@@ -2,7 +2,7 @@
 //! which addresses crawlers should leave alone.
 //!
 //! - PROBE1: an answer waits neither for a turn of its client nor for the database nor for a disk, or at most a second
-//!   where it shows their figures.
+//!   where it shows their figures, and another where the request has credentials.
 
 mod alive;
 mod metrics;

@@ -2,24 +2,37 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
+use crate::auth::Visitor;
 use crate::context::Context;
 use crate::http::{json, not_kept, text, varied, wants_json};
 use crate::wire::ReadinessJson;
 
 /// 200, or 503 with the reasons: as text, and as JSON for requests that accept it by name.
-pub(super) async fn answer(State(context): State<Context>, headers: HeaderMap) -> Response {
+/// On a private server the reasons are for those who may read, since they name specifications.
+pub(super) async fn answer(
+    State(context): State<Context>,
+    Extension(visitor): Extension<Visitor>,
+    headers: HeaderMap,
+) -> Response {
     let tasks = context.tasks();
     let mut reasons = tasks.faults;
     if context.is_closing() {
         reasons.push("The server ends.".to_owned());
     }
     reasons.extend(context.health().unwritable());
-    let notice = context.health().notice();
     let ready = reasons.is_empty();
+    if !context.auth().may_read(&visitor) {
+        let why = "This server is private: the reasons are for those who may read.".to_owned();
+        let reasons = if ready { Vec::new() } else { vec![why] };
+        let (notice, tasks) = (String::new(), Vec::new());
+        return say(&ReadinessJson { ready, reasons, notice, tasks }, &headers);
+    }
+    let notice = context.health().notice();
     say(&ReadinessJson { ready, reasons, notice, tasks: tasks.running }, &headers)
 }
 

@@ -10,11 +10,12 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::JoinHandle;
 
-use super::routes;
+use super::{router, routes};
+use crate::auth::{Auth, Token};
 use crate::config::Web;
 use crate::context::{Context, Parts};
 use crate::health::Health;
-use crate::http::{Token, closed, serve};
+use crate::http::{Base, closed, serve};
 use crate::log::Logs;
 use crate::measure::Meters;
 use crate::model::{
@@ -39,6 +40,8 @@ pub(crate) struct Served {
     pub(crate) closing: watch::Sender<bool>,
     /// Gets a permit for each request that is being answered until the server closes.
     pub(crate) busy: Arc<Semaphore>,
+    /// Every route, as the router spells it.
+    pub(crate) routes: Vec<String>,
     address: std::net::SocketAddr,
     server: JoinHandle<()>,
 }
@@ -102,7 +105,7 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
         state: state.path().to_owned(),
         systems: vec!["x86_64-linux".to_owned()],
         closing: closed.clone(),
-        token: Some(token(state.path())),
+        auth: Auth::new(database.clone(), Some(token(state.path())), web.private),
         actions: Box::new(Alone {
             database: database.clone(),
             busy: Arc::clone(&busy),
@@ -111,8 +114,37 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let server = tokio::spawn(serve(listener, routes(context), Live::new(Arc::new(web)), closed));
-    Served { state, database, logs, health, meters, tasks, events, closing, busy, address, server }
+    let site = routes(context, Base::new(&web.base));
+    let server = tokio::spawn(serve(listener, site, Live::new(Arc::new(web)), closed));
+    let routes = paths(&format!("{:?}", router().0));
+    Served {
+        state,
+        database,
+        logs,
+        health,
+        meters,
+        tasks,
+        events,
+        closing,
+        busy,
+        routes,
+        address,
+        server,
+    }
+}
+
+/// The paths in the text by which axum describes a router: `RouteId(7): "/queue"`.
+fn paths(router: &str) -> Vec<String> {
+    let ids = router.split("RouteId(").skip(1);
+    let paths = ids.filter_map(|text| text.split_once("): \"")?.1.split('"').next());
+    let mut paths: Vec<String> = paths
+        .filter(|path| path.starts_with('/') && !path.contains("__private"))
+        .map(str::to_owned)
+        .collect();
+    paths.sort();
+    paths.dedup();
+    assert!(paths.len() > 40, "axum describes routers in another way now: {router}");
+    paths
 }
 
 /// A configuration whose file has one change that a reload takes and one that it does not.

@@ -231,3 +231,57 @@ async fn long_answers_are_compressed_as_short_ones_are() {
     }
     served.close().await;
 }
+
+/// The values of attributes with addresses.
+fn addresses(page: &str) -> Vec<&str> {
+    let begins = [" href=\"", " src=\"", " action=\"", " data-live=\"", " data-log=\""];
+    let values = begins.iter().flat_map(|begin| page.split(begin).skip(1));
+    values
+        .filter_map(|rest| rest.split('"').next())
+        .filter(|value| value.starts_with('/'))
+        .collect()
+}
+
+#[tokio::test]
+async fn below_a_path_every_address_of_an_answer_leads_there() {
+    let fill = include_str!("../../tests/data/api/fill.sql");
+    let base = "/deep/ci";
+    let web = || Web { base: base.to_owned(), ..Web::default() };
+    let served = served_with(fill, web()).await;
+    for path in
+        ["/", "/queue", "/jobset/hello", "/eval/2", "/build/3", "/build/7", "/login", "/nope"]
+    {
+        for asked in [path.to_owned(), format!("{base}{path}")] {
+            let page = served.page(&asked).await;
+            assert_eq!(page.status, if path == "/nope" { 404 } else { 200 }, "{asked}");
+            let addresses = addresses(&page.body);
+            assert!(addresses.len() > 5, "{asked}: {addresses:?}");
+            for address in addresses {
+                assert!(address.starts_with(&format!("{base}/")), "{asked} names {address}");
+                let followed = address.split('?').next().unwrap_or_default();
+                if !followed.ends_with("/live") && !followed.contains("/download/") {
+                    let answer = served.page(followed).await;
+                    assert!([200, 404, 405].contains(&answer.status), "{address}");
+                    assert!(answer.status != 404 || followed.contains("/log"), "{address}");
+                }
+            }
+        }
+    }
+    let parts = served.ask("GET", "/deep/ci/queue", PARTS).await;
+    assert!(parts.body.contains(" href=\"/deep/ci/build/"), "{}", parts.body);
+    let place = served.page("/deep/ci/jobset/main/hello").await;
+    assert_eq!((place.status, place.header("location")), (302, Some("/deep/ci/jobset/hello")));
+    for probe in ["/healthz", "/deep/ci/healthz", "/deep/ci//healthz/"] {
+        assert_eq!(served.get(probe).await.body, "ok\n", "{probe}");
+    }
+    served.close().await;
+    let served = served_with(fill, Web { private: true, ..web() }).await;
+    let place = served.page("/deep/ci/queue?x=y").await;
+    assert_eq!(
+        (place.status, place.header("location")),
+        (303, Some("/deep/ci/login?next=%2Fqueue%3Fx%3Dy"))
+    );
+    let page = served.page("/deep/ci/login?next=%2Fqueue%3Fx%3Dy").await;
+    assert!(page.body.contains("name=\"next\" value=\"/queue?x=y\""), "{}", page.body);
+    served.close().await;
+}

@@ -4,6 +4,7 @@
 //! together. Every answer that needs more than one query is read from one snapshot. Values such as the time and digests
 //! are parameters. A change of state is a conditional `UPDATE`, and its row count tells whether the change happened.
 
+mod accounts;
 mod audit;
 mod builds;
 mod copies;
@@ -35,6 +36,13 @@ pub use schema::SchemaError;
 pub use server::{OpenError, open_as_it_is};
 pub use specifications::{Loaded, specifications};
 
+#[cfg(test)]
+pub(crate) use accounts::Password;
+pub(crate) use accounts::{
+    NewSession, NewToken, SessionOwner, UserChange, add_user, begin_session, end_session,
+    end_sessions, note_session_use, note_token_use, password, put_token, remove_token, remove_user,
+    session, sessions, set_disabled, set_password, set_role, token, tokens, user, users,
+};
 pub(crate) use audit::{audit, prune_audit};
 pub(crate) use builds::{
     Abandoned, Claim, JobFilter, KILLED, Latest, Pending, REFUSED_MAX, Recovered, RefusedStart,

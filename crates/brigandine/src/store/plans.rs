@@ -9,7 +9,7 @@ use super::derivations::definition;
 use super::*;
 use crate::model::{
     Actor, Asked, AuditFilter, BuildFilter, BuildId, BuildLogFile, BuildStatus, Change, Checkout,
-    EvaluationId, EvaluationStatus, Restart, SpecificationId, Target,
+    EvaluationId, EvaluationStatus, Grant, Restart, Role, Scope, SpecificationId, Target,
 };
 use crate::os::state_dir::StateDir;
 use rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
@@ -109,6 +109,7 @@ async fn ask_everything(database: &lockkeeper::Database) {
             change_builds(tx)?;
             ask_for_changes(tx)?;
             change_evaluations(tx)?;
+            ask_for_accounts(tx)?;
             prune(tx)
         })
         .await
@@ -297,6 +298,18 @@ fn change_evaluations(tx: &Transaction) -> rusqlite::Result<()> {
     put_specification(tx, &specification(tx, "spec1")?.expect("there").specification, true, 4)?;
     remove_specification(tx, "spec4", 3)?;
     Ok(())
+}
+
+/// What each request with credentials asks for, and what a login does apart from its end of old sessions.
+fn ask_for_accounts(tx: &Transaction) -> rusqlite::Result<()> {
+    let grant = Grant { scope: Scope::EVERYWHERE, role: Role::Reader };
+    assert!(add_user(tx, "alice", "digest", &grant, 9)?);
+    assert!(user(tx, "alice")?.is_some() && password(tx, "alice")?.is_some());
+    session(tx, &[1; 32])?;
+    note_session_use(tx, 1, 9)?;
+    let new = NewToken { name: "t".to_owned(), digest: [1; 32], grant, expires_at: 0 };
+    assert!(put_token(tx, &new, 9)? && token(tx, &[1; 32])?.is_some());
+    note_token_use(tx, 1, 9)
 }
 
 /// Deletes builds of `EVALUATION`. The count of its scheduled builds is set to 0 first, because builds of an evaluation

@@ -3,15 +3,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use askama::Template;
-use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 
 use super::files::VERSION;
+use crate::auth::Visitor;
 use crate::context::Context;
-use crate::http::{HttpError, Result, accepts_html, html};
-use crate::model::QueueCounts;
+use crate::http::{self, HttpError, Result, accepts_html, html};
+use crate::model::{QueueCounts, Role};
 use crate::store;
 
 /// What a page shows around its own content.
@@ -42,7 +44,7 @@ pub(super) fn render(page: &impl Template) -> Result<Response> {
     render_as(StatusCode::OK, page)
 }
 
-fn render_as(status: StatusCode, page: &impl Template) -> Result<Response> {
+pub(super) fn render_as(status: StatusCode, page: &impl Template) -> Result<Response> {
     let text = page.render().map_err(|error| {
         tracing::error!(%error, "a page could not be rendered");
         HttpError::Internal
@@ -65,10 +67,13 @@ pub(super) async fn or_refusal(context: &Context, page: Result<Response>) -> Res
         Ok(page) => return page,
         Err(refusal) => refusal,
     };
-    let (status, text) = refusal.parts();
     let queue = context.read(store::queue_counts).await.unwrap_or_default();
+    refused_page(&refusal, queue, context.health().notice())
+}
+
+fn refused_page(refusal: &HttpError, queue: QueueCounts, notice: String) -> Response {
+    let (status, text) = refusal.parts();
     let title = format!("{} · Brigandine", status.canonical_reason().unwrap_or("Refused"));
-    let notice = context.health().notice();
     let layout = Layout { title, section: "", queue, live: String::new(), notice };
     let page = Refused { layout, status: status.as_u16(), text: text.to_owned() };
     render_as(status, &page).unwrap_or_else(IntoResponse::into_response)
@@ -93,16 +98,44 @@ pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
     })
 }
 
-/// Answers requests for a path without a route: browsers get a page, other clients JSON.
+/// Answers requests for a path without a route: browsers get a page, other clients JSON. On a private server those who
+/// may not read learn not even that.
 pub(crate) async fn unknown_path(
     State(context): State<Context>,
-    headers: HeaderMap,
+    Extension(visitor): Extension<Visitor>,
+    method: Method,
     uri: Uri,
+    headers: HeaderMap,
 ) -> Response {
+    if context.auth().is_private()
+        && let Err(refused) = visitor.needs(Role::Reader, None)
+    {
+        return refusal(&method, &uri, &headers, refused);
+    }
     let refusal = HttpError::no_path(&uri);
     if accepts_html(&headers) {
         or_refusal(&context, Err(refusal)).await
     } else {
         refusal.into_response()
     }
+}
+
+/// Refuses a request whose sender may not do what it asks for. A browser without credentials that asks for a page is
+/// sent to the login, which leads back.
+pub(crate) fn refusal(
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    refusal: HttpError,
+) -> Response {
+    if !accepts_html(headers) {
+        return refusal.into_response();
+    }
+    if matches!(refusal, HttpError::Unauthorized(_)) && method == Method::GET {
+        let next = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let next: String = form_urlencoded::byte_serialize(next.as_bytes()).collect();
+        return http::not_kept(http::see_other(&format!("/login?next={next}")));
+    }
+    // Without the counts of builds and the notice, which are not for everybody.
+    refused_page(&refusal, QueueCounts::default(), String::new())
 }

@@ -2,10 +2,10 @@
 
 use axum::Router;
 use axum::http::HeaderMap;
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 
 use super::files::{ICON, SCRIPT, STYLE, asset};
-use super::{configuration, description, evaluation, jobset, live, queue};
+use super::{configuration, description, evaluation, jobset, live, login, queue};
 use crate::context::Context;
 
 /// A function that makes the handler of a route.
@@ -13,7 +13,7 @@ type Make = fn() -> MethodRouter<Context>;
 
 /// Every route of the pages and of the files that they load, except those that programs use too (`site.rs`).
 /// `tests/data/pages/routes.txt` has an address for each route, and says how it is tested.
-pub(super) const ROUTES: [(&str, Make); 12] = [
+pub(super) const ROUTES: [(&str, Make); 14] = [
     ("/jobset/{name}", || get(jobset::page)),
     ("/eval/{id}/log", || get(evaluation::log)),
     ("/build/{id}/details", || get(super::build::page)),
@@ -22,6 +22,8 @@ pub(super) const ROUTES: [(&str, Make); 12] = [
     ("/api", || get(description::page)),
     ("/configuration", || get(configuration::page)),
     ("/live", || get(live::changes)),
+    ("/login", || get(login::page)),
+    ("/logout", || post(login::log_out)),
     ("/static/style.css", || get(async |headers: HeaderMap| asset(&STYLE, &headers))),
     ("/static/live.js", || get(async |headers: HeaderMap| asset(&SCRIPT, &headers))),
     ("/static/icon.svg", || get(async |headers: HeaderMap| asset(&ICON, &headers))),

@@ -15,6 +15,7 @@ mod project;
 mod readiness;
 mod search;
 mod specification;
+mod user;
 
 pub(crate) use build::{BuildJson, builds_json, whole_builds_json};
 pub(crate) use change::{
@@ -28,3 +29,4 @@ pub(crate) use jobset::{HydraJobsetJson, JobsetJson};
 pub(crate) use project::ProjectJson;
 pub(crate) use readiness::ReadinessJson;
 pub(crate) use search::SearchJson;
+pub(crate) use user::{LoginJson, UserJson};

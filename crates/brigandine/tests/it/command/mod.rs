@@ -1,5 +1,6 @@
 //! The commands as a shell sees them: output, errors, exit status.
 
+mod accounts;
 mod backup;
 mod check;
 mod demo;

@@ -175,8 +175,8 @@ fn without_a_token_there_are_no_changes_and_an_open_secret_is_none() {
     let server = Process::start(place.command(&[]));
     let address = address(&server);
     let (status, said) = post(&address, "/api/v1/jobset/sample/evaluate", TOKEN);
-    assert_eq!(status, 403);
-    assert!(said["error"].as_str().expect("text").contains("`token-file` under `[web]`"), "{said}");
+    assert_eq!(status, 401);
+    assert!(said["error"].as_str().expect("text").contains("none of this server"), "{said}");
     server.signal("TERM");
     assert!(server.end().success());
     put_token(&place, 0o644);

@@ -1,13 +1,11 @@
-//! The token that authorizes changes over HTTP.
+//! The token in a file, whose owner is an administrator.
 
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use axum::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 
-use super::error::{HttpError, Result};
 use crate::os::file::open_regular;
 
 /// The fewest bytes of a token, because a shorter one could be guessed.
@@ -24,7 +22,7 @@ impl Token {
     ///
     /// # Errors
     /// A message that says what is wrong with the file, and how to correct it.
-    pub(crate) fn read(path: &Path) -> std::result::Result<Self, String> {
+    pub(crate) fn read(path: &Path) -> Result<Self, String> {
         let name = path.display();
         let failed = |error: std::io::Error| format!("the token file {name}: {error}");
         let file = open_regular(path).map_err(failed)?;
@@ -47,27 +45,18 @@ impl Token {
         Ok(Self(Sha256::digest(token).into()))
     }
 
-    /// Checks that a request has the token.
-    ///
-    /// # Errors
-    /// The request has no token, or a wrong one.
-    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<()> {
-        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let given = given.and_then(|value| value.split_once(' '));
-        let right = given.is_some_and(|(scheme, token)| {
-            let digest: [u8; 32] = Sha256::digest(token.trim()).into();
-            scheme.eq_ignore_ascii_case("bearer") && digest == self.0
-        });
-        if right { Ok(()) } else { Err(HttpError::Unauthorized) }
+    /// Whether `given` is the token.
+    pub(super) fn is(&self, given: &str) -> bool {
+        let digest: [u8; 32] = Sha256::digest(given).into();
+        digest == self.0
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::HeaderValue;
 
-    fn read(text: &str, mode: u32) -> std::result::Result<Token, String> {
+    fn read(text: &str, mode: u32) -> Result<Token, String> {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("token");
         std::fs::write(&path, text).expect("a file");
@@ -78,19 +67,10 @@ mod tests {
     #[test]
     fn only_the_token_itself_is_accepted() {
         let token = read("0123456789abcdef\n", 0o600).expect("a token");
-        let accepts = |value: &str| {
-            let mut headers = HeaderMap::new();
-            let value = HeaderValue::from_str(value).expect("a header");
-            headers.insert(header::AUTHORIZATION, value);
-            token.check(&headers).is_ok()
-        };
-        assert!(accepts("Bearer 0123456789abcdef"));
-        assert!(accepts("bearer 0123456789abcdef"));
-        for wrong in ["Bearer 0123456789abcdeX", "Bearer", "Bearer ", "Basic 0123456789abcdef", ""]
-        {
-            assert!(!accepts(wrong), "{wrong}");
+        assert!(token.is("0123456789abcdef"));
+        for wrong in ["0123456789abcdeX", "0123456789abcde", "0123456789abcdef ", ""] {
+            assert!(!token.is(wrong), "{wrong}");
         }
-        assert!(token.check(&HeaderMap::new()).is_err());
     }
 
     #[test]
