@@ -10,15 +10,28 @@ fn sources(below: &str) -> Vec<(PathBuf, String)> {
         if path.is_dir() {
             let entries = fs::read_dir(&path).expect("a directory");
             open.extend(entries.map(|entry| entry.expect("an entry").path()));
-        } else if path.extension().is_some_and(|extension| extension == "rs")
-            && path.file_name().is_some_and(|name| name != "tests.rs")
-        {
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).expect("a source file");
             found.push((path, text));
         }
     }
+    let tests: Vec<PathBuf> = found.iter().flat_map(|(path, text)| tests_of(path, text)).collect();
+    found.retain(|(path, _)| {
+        !tests.iter().any(|test| path.starts_with(test.with_extension("")) || path == test)
+    });
     assert!(!found.is_empty(), "{below}");
     found
+}
+
+/// The files that a file declares as tests: `#[cfg(test)]` and then `mod NAME;`.
+fn tests_of(path: &Path, text: &str) -> Vec<PathBuf> {
+    let names_itself =
+        ["mod", "lib", "main"].iter().any(|name| path.ends_with(format!("{name}.rs")));
+    let folder = if names_itself { path.with_file_name("") } else { path.with_extension("") };
+    let lines: Vec<&str> = text.lines().collect();
+    let declared = lines.windows(2).filter(|lines| lines[0] == "#[cfg(test)]");
+    let names = declared.filter_map(|lines| lines[1].strip_suffix(';')?.split_once("mod "));
+    names.map(|(_, name)| folder.join(name).with_extension("rs")).collect()
 }
 
 /// The lines of code of a file, without comments and without its tests.
