@@ -94,7 +94,7 @@ impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Call => "the call returned an error",
-            Self::Busy => "another process kept the database locked for the whole busy timeout",
+            Self::Busy => "the database is locked by another process, and the busy timeout is over",
             Self::Timeout(phase) => return write!(f, "the deadline passed while {phase}"),
             Self::Canceled => "the database was aborted while the call ran",
             Self::NotApplied => "the call was undone with its transaction; it may be made again",

@@ -19,6 +19,9 @@
 //!   the last check can be lost without an error.
 //! - FILE3: a lost file stays lost. Even if the right file comes back, some reads and writes may have gone to another
 //!   file. So the database must be closed and opened again.
+//! - FILE4: once the file's identity is known, no connection is opened with the right to create the file. Otherwise SQLite
+//!   would make an empty file in the place of one that has just gone, and delete the WAL, which it would take for that of
+//!   the empty file.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -159,6 +162,11 @@ impl DatabaseFile {
         let next = (now() - self.began + CHECK_INTERVAL).as_millis();
         self.next_check.store(u64::try_from(next).unwrap_or(u64::MAX), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether the file's identity was recorded, so that the file must not be created any more (FILE4).
+    pub(crate) fn is_known(&self) -> bool {
+        lock(&self.watched).main.is_some()
     }
 
     /// Whether a check has found that the file is missing or replaced.

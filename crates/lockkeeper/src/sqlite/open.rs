@@ -65,10 +65,13 @@ pub(super) fn open_checked(
 ) -> Result<Snapshot, Error> {
     let failed = |error| Error::sqlite_error(ErrorKind::Open, error);
     let (config, file) = (&*opener.config, &opener.file);
-    // Before the file is opened, because SQLite would create an empty one in the place of a file that is gone.
+    // So that the error says what is wrong with the file. The check does not keep SQLite from making another file in its
+    // place; `connect` does (FILE4).
     file.check()?;
+    let connection = connect(opener, role)
+        .map_err(|error| file.check().err().unwrap_or_else(|| explain(opener, error)))?;
     // From here on the session closes the connection, whatever `setup` leaves on it.
-    let mut session = Session::new(connect(opener, role).map_err(|error| explain(opener, error))?);
+    let mut session = Session::new(connection);
     let callbacks = Arc::new(Callbacks::new(Arc::clone(&opener.wakeups), config.busy_timeout));
     interrupt::install(&mut session, &callbacks, false).map_err(failed)?;
     let conn = session.conn();
@@ -263,6 +266,7 @@ fn connect(opener: &Opener, role: Role) -> rusqlite::Result<Connection> {
     let config = &opener.config;
     let Some(path) = opener.path() else { return Connection::open_in_memory() };
     let access = match role {
+        // Files that calls attach may be created too, so the flag stays when the main file is known.
         Role::Writer if config.creates() => {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
         }
@@ -271,9 +275,15 @@ fn connect(opener: &Opener, role: Role) -> rusqlite::Result<Connection> {
     };
     let mut flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut name = Cow::Borrowed(path);
-    if config.immutable {
+    let parameter = match role {
+        _ if config.immutable => Some("immutable=1"),
+        // This forbids to create the main file (FILE4).
+        Role::Writer if config.creates() && opener.file.is_known() => Some("mode=rw"),
+        _ => None,
+    };
+    if let Some(parameter) = parameter {
         flags |= OpenFlags::SQLITE_OPEN_URI;
-        name = Cow::Owned(path::immutable_uri(path).into());
+        name = Cow::Owned(path::uri(path, parameter).into());
     }
     match &config.vfs {
         None => Connection::open_with_flags(name, flags),

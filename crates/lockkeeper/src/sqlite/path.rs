@@ -3,7 +3,7 @@
 //! A SQLite that was compiled with `SQLITE_USE_URI`, as the bundled one is, reads every name that begins with `file:`
 //! as a URI (<https://www.sqlite.org/uri.html>). A URI can name another file than the path with the same letters, and
 //! can switch the locks off. So this library gives SQLite only absolute paths, which are never URIs; the one exception
-//! is `immutable_uri`. It refuses URLs, and the error says what to write instead.
+//! is [`uri`]. It refuses URLs, and the error says what to write instead.
 //!
 //! SQLite derives the name of the WAL from the path with symbolic links resolved. So links are resolved here, before
 //! anything else is checked. Then all checks, and SQLite, use the same name.
@@ -261,9 +261,10 @@ pub(crate) fn owner(path: &Path) -> Option<PathBuf> {
     Some(owner.path())
 }
 
-/// The URI with which SQLite opens the absolute path `path` without locks and without looking for a WAL. It is the only
-/// URI that this library uses; every character that has a meaning in a URI is encoded.
-pub(crate) fn immutable_uri(path: &Path) -> String {
+/// The URI with which SQLite opens the absolute path `path` as `parameter` says: `immutable=1` (without locks, and without
+/// looking for a WAL) or `mode=rw` (without creating the file). Every character of the path that has a meaning in a URI
+/// is encoded.
+pub(crate) fn uri(path: &Path, parameter: &str) -> String {
     let mut uri = String::from(if cfg!(windows) { "file:///" } else { "file:" });
     for &byte in path.as_os_str().as_encoded_bytes() {
         match byte {
@@ -273,7 +274,8 @@ pub(crate) fn immutable_uri(path: &Path) -> String {
             byte => uri.push_str(&format!("%{byte:02X}")),
         }
     }
-    uri.push_str("?immutable=1");
+    uri.push('?');
+    uri.push_str(parameter);
     uri
 }
 

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use super::link::Link;
-use super::words::has_plan;
+use super::words::{has_plan, without_separators};
 use crate::config::Config;
 use crate::queue::shielded;
 use crate::stats::holders::Holder;
@@ -44,6 +44,8 @@ fn plan_of_last(link: &Link) -> rusqlite::Result<Vec<String>> {
     if !has_plan(&sql) {
         return Ok(Vec::new());
     }
+    // `EXPLAIN` before a semicolon would be a statement by itself.
+    let sql = without_separators(&sql);
     let mut plan = link.session.conn().prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
     let mut rows = plan.raw_query();
     let mut lines = Vec::new();

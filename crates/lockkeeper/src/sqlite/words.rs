@@ -16,8 +16,8 @@ const DOING: [&str; 4] = ["incremental_vacuum", "optimize", "shrink_memory", "wa
 
 /// The kind of the single statement `sql`; `None`: an ordinary one.
 pub(crate) fn special(sql: &str) -> Option<Special> {
-    let mut words = Words(sql);
-    let first = words.find(|word| *word != ";")?;
+    let mut words = Words(without_separators(sql));
+    let first = words.next()?;
     if first.eq_ignore_ascii_case("VACUUM") {
         return Some(Special::Vacuum);
     }
@@ -40,8 +40,20 @@ pub(crate) fn special(sql: &str) -> Option<Special> {
 pub(crate) fn has_plan(sql: &str) -> bool {
     const PLANNED: [&str; 7] =
         ["DELETE", "INSERT", "REPLACE", "SELECT", "UPDATE", "VALUES", "WITH"];
-    let first = Words(sql).next();
+    let first = Words(without_separators(sql)).next();
     first.is_some_and(|first| PLANNED.iter().any(|word| word.eq_ignore_ascii_case(first)))
+}
+
+/// `sql` without the semicolons before its first word. SQLite keeps those of empty statements in the text of the next
+/// statement.
+pub(crate) fn without_separators(sql: &str) -> &str {
+    let mut words = Words(sql);
+    loop {
+        let rest = words.0;
+        if words.next() != Some(";") {
+            return rest;
+        }
+    }
 }
 
 /// Whether `text` may hold a special statement. The test is cheap, and also `true` for some texts that hold none.
@@ -120,7 +132,12 @@ mod tests {
             assert_eq!(special(sql), expected, "{sql}");
             assert!(expected.is_none() || may_be_special(sql), "{sql}");
         }
-        for sql in ["SELECT 1", "/* x */ with t AS (SELECT 1) SELECT 1", "--\nDelete FROM t"] {
+        for sql in [
+            ";; /* ; */ ; SELECT 1",
+            "SELECT 1",
+            "/* x */ with t AS (SELECT 1) SELECT 1",
+            "--\nDelete FROM t",
+        ] {
             assert!(has_plan(sql), "{sql}");
         }
         for sql in

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use lockkeeper::{Database, ErrorKind};
 use rusqlite::Connection;
 
+use crate::support::fault_vfs::{self, Plan};
 use crate::support::{
     Dir, HANG, Place, TABLE, block_on, ids, insert, kind, warnings_of_the_file, within,
 };
@@ -271,6 +272,32 @@ fn a42_a_connection_that_is_opened_later_makes_no_file_in_the_place_of_one_that_
         assert_eq!(kind(db.blocking_close()), ErrorKind::Replaced);
         rename(&dir, "home/test.db-wal", "home/moved.db-wal");
         assert_eq!(rows_of(&dir.file("home/moved.db")), [1, 2, 3, 4, 5]);
+    });
+}
+
+/// The file vanishes between the check and the moment in which SQLite opens it.
+#[test]
+fn a42_a_connection_makes_no_file_in_the_place_of_one_that_vanishes_while_it_is_opened() {
+    within(HANG, || {
+        let dir = Dir::new();
+        let plan = Plan::of(dir.path());
+        let db = Database::builder(dir.file("test.db")).vfs(fault_vfs::NAME);
+        let db = db.blocking_open().expect("opens");
+        db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("a table");
+        db.blocking_write(|tx| insert(tx, 1)).expect("a row");
+        let (from, to) = (dir.file("test.db"), dir.file("moved.db"));
+        // The connection is replaced after the call.
+        db.blocking_exclusive(move |_| {
+            plan.before_next_open(move || std::fs::rename(&from, &to).expect("a rename"));
+            Ok(())
+        })
+        .expect("an exclusive call");
+        let error = db.blocking_write(|tx| insert(tx, 2)).expect_err("the file is gone");
+        assert!(error.is_replaced(), "{error}");
+        assert!(dir.file("moved.db").exists() && !dir.file("test.db").exists());
+        assert_eq!(kind(db.blocking_close()), ErrorKind::Replaced);
+        rename(&dir, "test.db-wal", "moved.db-wal");
+        assert_eq!(rows_of(&dir.file("moved.db")), [1]);
     });
 }
 

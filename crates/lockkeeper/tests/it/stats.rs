@@ -383,6 +383,8 @@ fn a29_the_slow_log_has_the_plan_of_the_whole_last_statement() {
             format!("{query} WHERE v NOT IN ({}7) ORDER BY -v", "7, ".repeat(500)),
             // Several statements.
             format!("SELECT 1; PRAGMA user_version; {query} ORDER BY -v"),
+            format!("SELECT 1;; {query} ORDER BY -v"),
+            format!("SELECT 1; ; /* ; */ ;\n{query} ORDER BY -v"),
         ] {
             db.blocking_write(move |tx| tx.execute_batch(&sql)).expect("runs");
             // The writer has told the log before it takes the next call.

@@ -32,6 +32,8 @@ struct State {
     left: Option<BTreeMap<String, Vec<u8>>>,
     /// How often each file was opened.
     opens: BTreeMap<String, usize>,
+    /// What is done before a file is opened next.
+    before: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// Which operation fails, and how.
@@ -118,6 +120,11 @@ impl Plan {
 
     fn opened(&self, name: &str) {
         *self.0.lock().expect("not poisoned").opens.entry(name.to_owned()).or_default() += 1;
+    }
+
+    /// Calls `before` before SQLite opens a file next.
+    pub(crate) fn before_next_open(&self, before: impl FnOnce() + Send + 'static) {
+        self.0.lock().expect("not poisoned").before = Some(Box::new(before));
     }
 
     /// How often SQLite has opened the file called `name`.
@@ -297,6 +304,12 @@ unsafe extern "C" fn open(
     unsafe {
         (*ours).base.pMethods = std::ptr::null();
         (*ours).plan = std::ptr::null_mut();
+        let plan = plan_of(name);
+        let before =
+            |(plan, _): &(Arc<Plan>, _)| plan.0.lock().expect("not poisoned").before.take();
+        if let Some(before) = plan.as_ref().and_then(before) {
+            before();
+        }
         let system = system();
         let open = (*system).xOpen.expect("the system's VFS can open");
         let code = open(system, name, real(file), flags, out_flags);
@@ -304,7 +317,7 @@ unsafe extern "C" fn open(
             return code;
         }
         (*ours).base.pMethods = &raw const METHODS;
-        if let Some(plan) = plan_of(name) {
+        if let Some(plan) = plan {
             plan.0.opened(&plan.1);
             (*ours).plan = Box::into_raw(Box::new(plan));
         }
