@@ -21,6 +21,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
 use crate::cli::Viewer;
+use crate::client::{Answer, Connection};
 use crate::measuring;
 use crate::output::{Failure, failed, print_json, say};
 use crate::server::NO_JOB;
@@ -143,20 +144,26 @@ async fn measure(arguments: &Viewer) -> Result<Figures, Failure> {
     app.wake();
     tokio::time::sleep(WARM_UP).await;
     let seconds = Duration::from_secs_f64(arguments.seconds);
-    let plain = Line::open(address).await?.ask("accept: text/html\r\n").await?;
+    let mut connection = Connection::open(&address.to_string()).await?;
+    let plain = request(address, "/", "accept: text/html\r\n");
+    let page_bytes = ask(&mut connection, &plain).await?.body.len();
     let gzip = "accept: text/html\r\naccept-encoding: gzip, deflate\r\n";
-    let gzip = Line::open(address).await?.ask(gzip).await?;
+    let gzip = request(address, "/", gzip);
+    let page_gzip_bytes = ask(&mut connection, &gzip).await?.body.len();
     let whole = watch(&app, address, seconds, None).await?;
-    let page = Line::open(address).await?.ask("accept: text/html\r\n").await?;
-    let version = page.version().ok_or_else(|| failed("the overview does not say its version"))?;
+    // A new connection, because the server may have closed one on which nothing was asked for so long.
+    let mut connection = Connection::open(&address.to_string()).await?;
+    let page = ask(&mut connection, &plain).await?;
+    let version =
+        version_of(page.body).ok_or_else(|| failed("the overview does not say its version"))?;
     let parts = watch(&app, address, seconds, Some(version)).await?;
     web.close().await;
     app.shutdown(false).await?;
     Ok(Figures {
         specifications: arguments.specifications,
         seconds: arguments.seconds,
-        page_bytes: plain.body.len(),
-        page_gzip_bytes: gzip.body.len(),
+        page_bytes,
+        page_gzip_bytes,
         whole,
         parts,
     })
@@ -246,7 +253,7 @@ async fn watch(
     time: Duration,
     mut version: Option<String>,
 ) -> Result<Row, Failure> {
-    let (mut page, mut row) = (Line::open(address).await?, Row::default());
+    let (mut page, mut row) = (Connection::open(&address.to_string()).await?, Row::default());
     let mut events = app.events();
     let began = Instant::now();
     let end = tokio::time::Instant::from_std(began + time);
@@ -270,16 +277,17 @@ async fn watch(
                          if-none-match: {version}\r\ncache-control: no-cache\r\npragma: no-cache\r\n"
                     ),
                 };
-                let answer = page.ask(&headers).await?;
+                let question = request(address, "/", &headers);
+                let answer = ask(&mut page, &question).await?;
                 row.questions += 1;
                 row.same += usize::from(answer.status == 304);
-                row.question_bytes += answer.question_bytes;
-                row.answer_bytes += answer.head_bytes + answer.body.len();
+                row.question_bytes += question.len();
+                row.answer_bytes += answer.head.len() + answer.body.len();
                 free_at = tokio::time::Instant::now();
                 if version.is_some() {
                     let cost = (answer.body.len() + HEADS) as f64 / BYTES_PER_MS;
                     free_at += PAUSE.max(Duration::from_secs_f64(cost / 1000.0));
-                    version = answer.tag.or(version);
+                    version = answer.value("etag").map(str::to_owned).or(version);
                 }
             }
             read = stream.read_buf(&mut heard) => {
@@ -320,77 +328,37 @@ fn request(address: SocketAddr, path: &str, headers: &str) -> String {
     )
 }
 
-/// A connection on which the overview is asked for.
-struct Line {
-    socket: TcpStream,
-    address: SocketAddr,
-}
-
-struct Answer {
-    status: u16,
-    tag: Option<String>,
-    question_bytes: usize,
-    head_bytes: usize,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    /// The tag of the version that a whole page shows; `None`: the page does not say it.
-    fn version(&self) -> Option<String> {
-        let page = std::str::from_utf8(&self.body).ok()?;
-        let (_, rest) = page.split_once(" data-version=\"")?;
-        Some(format!("W/\"{}\"", rest.split('"').next()?))
+/// Asks for the overview.
+///
+/// # Errors
+/// The connection ends early, or the answer is neither the page nor 304.
+async fn ask<'c>(connection: &'c mut Connection, question: &str) -> Result<Answer<'c>, Failure> {
+    let answer = connection.answer(question.as_bytes()).await?;
+    match answer.status {
+        200 | 304 => Ok(answer),
+        status => Err(failed(format!("an answer is {status}"))),
     }
 }
 
-impl Line {
-    async fn open(address: SocketAddr) -> std::io::Result<Self> {
-        let socket = TcpStream::connect(address).await?;
-        socket.set_nodelay(true)?;
-        Ok(Self { socket, address })
-    }
+/// The tag of the version that a whole page shows; `None`: the page does not say it.
+fn version_of(page: &[u8]) -> Option<String> {
+    let (_, rest) = std::str::from_utf8(page).ok()?.split_once(" data-version=\"")?;
+    Some(format!("W/\"{}\"", rest.split('"').next()?))
+}
 
-    /// Asks for the overview.
-    ///
-    /// # Errors
-    /// The connection ends early, or the answer is neither the page nor 304.
-    async fn ask(&mut self, headers: &str) -> Result<Answer, Failure> {
-        let question = request(self.address, "/", headers);
-        self.socket.write_all(question.as_bytes()).await?;
-        let mut received = Vec::new();
-        let head_bytes = loop {
-            if let Some(end) = received.windows(4).position(|four| four == b"\r\n\r\n") {
-                break end + 4;
-            }
-            self.more(&mut received).await?;
-        };
-        let head = String::from_utf8_lossy(&received[..head_bytes]).into_owned();
-        let value = |name: &str| {
-            let mut lines = head.lines().filter_map(|line| line.split_once(':'));
-            let found = lines.find(|(key, _)| key.eq_ignore_ascii_case(name));
-            found.map(|(_, value)| value.trim().to_owned())
-        };
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        if ![200, 304].contains(&status) {
-            return Err(failed(format!("an answer is {status}")));
-        }
-        let length = value("content-length").and_then(|length| length.parse().ok());
-        let length: usize = if status == 304 {
-            0
-        } else {
-            length.ok_or_else(|| failed("an answer does not say its length"))?
-        };
-        while received.len() < head_bytes + length {
-            self.more(&mut received).await?;
-        }
-        let body = received.split_off(head_bytes);
-        Ok(Answer { status, tag: value("etag"), question_bytes: question.len(), head_bytes, body })
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    async fn more(&mut self, received: &mut Vec<u8>) -> Result<(), Failure> {
-        if self.socket.read_buf(received).await? == 0 {
-            return Err(failed("the server closed the connection"));
+    #[test]
+    fn the_client_asks_as_often_as_the_script_of_a_page() {
+        let script = include_str!("../../brigandine/static/live.js");
+        for line in [
+            format!("const PAUSE = {};", PAUSE.as_millis()),
+            format!("const RATE = {BYTES_PER_MS};"),
+            format!("const HEADS = {HEADS};"),
+        ] {
+            assert!(script.contains(&line), "{line}");
         }
-        Ok(())
     }
 }
