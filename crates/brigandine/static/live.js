@@ -15,11 +15,13 @@ function say(state) {
 
 // The page asks for those of its parts that differ from the version that it shows, at most every PAUSE ms. When
 // many parts change all the time, it asks more rarely: its answers may cost RATE bytes per ms (6 kB/s), and each
-// question costs HEADS bytes besides.
+// question costs HEADS bytes besides. A question that is refused for now, or that fails, is asked again after REFUSED
+// ms, since nothing else may tell the page of the change.
 
 const PAUSE = 400;
 const RATE = 6;
 const HEADS = 1000;
+const REFUSED = 5000;
 
 let version = `W/"${document.body.dataset.version}"`;
 let asking = false;
@@ -30,24 +32,29 @@ async function refresh() {
   again = asking || document.hidden;
   if (again) return;
   asking = true;
-  let bytes = HEADS;
+  let pause = HEADS / RATE;
   try {
     const headers = { accept: "text/html", "x-brigandine-parts": "1", "if-none-match": version };
     if (log?.stream) headers["x-brigandine-follows"] = log.dataset.attempt;
     const answer = await fetch(location.href, { headers });
     // If nothing differs, the answer is 304.
     if (answer.ok) {
-      bytes += Number(answer.headers.get("content-length"));
+      pause += Number(answer.headers.get("content-length")) / RATE;
       takeOver(new DOMParser().parseFromString(await answer.text(), "text/html"));
       version = answer.headers.get("etag");
+    } else if (answer.status === 429 || answer.status >= 500) {
+      again = true;
+      pause = REFUSED;
     }
   } catch {
-    // The event stream will be cut too, and says so.
+    // The stream of events has another connection, so it may go on.
+    again = true;
+    pause = REFUSED;
   }
   setTimeout(() => {
     asking = false;
     if (again) refresh();
-  }, Math.max(PAUSE, bytes / RATE));
+  }, Math.max(PAUSE, pause));
 }
 
 document.addEventListener("visibilitychange", () => {

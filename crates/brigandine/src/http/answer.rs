@@ -5,6 +5,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Serialize;
 
+use super::accept::vary;
+
 /// What pages may load: the style, script and images of this server, and nothing from elsewhere.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
     img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
@@ -73,6 +75,6 @@ pub(crate) fn html(status: StatusCode, page: String) -> Response {
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // One address serves pages and JSON (`/build/7`), so caches must distinguish them by the header `accept`.
-    headers.insert(header::VARY, HeaderValue::from_static("accept"));
+    vary(headers, &["accept"]);
     response
 }

@@ -153,14 +153,15 @@ impl HttpError {
 }
 
 impl HttpError {
-    /// The header that the status requires; `None`: it requires none.
-    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+    /// The header that belongs to the refusal; `None`: none does.
+    pub(crate) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         Some(match self {
             Self::Unauthorized(_) => {
                 (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"brigandine\""))
             }
             Self::TooManyFailures(seconds) => (header::RETRY_AFTER, HeaderValue::from(*seconds)),
             Self::TooMany | Self::Busy => (header::RETRY_AFTER, HeaderValue::from_static("1")),
+            Self::Waiting(_) => (header::RETRY_AFTER, HeaderValue::from_static("5")),
             Self::OutOfRange(bytes) => {
                 let range = HeaderValue::from_str(&format!("bytes */{bytes}")).ok()?;
                 (header::CONTENT_RANGE, range)

@@ -92,7 +92,7 @@ pub(crate) async fn negotiate(
     }
     // Errors too: a cache may otherwise keep a 404 until after the build exists (RFC 9110, 15.1).
     parts.headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
-    if parts.status == StatusCode::OK {
+    if parts.status == StatusCode::OK && may_be_had(&parts.headers) {
         let tag = parts.headers.entry(header::ETAG).or_insert_with(|| digest(&body)).clone();
         if has(&asked, &tag) {
             let mut response = not_modified(&parts.headers);
@@ -110,6 +110,13 @@ pub(crate) async fn negotiate(
     };
     parts.headers.insert(header::CONTENT_ENCODING, coding.header());
     Response::from_parts(parts, Body::from(body))
+}
+
+/// Whether a client may have an answer. It has none that it must not store, such as that of a probe, but for the parts of
+/// a page, whose tag is the version that the page shows.
+fn may_be_had(headers: &HeaderMap) -> bool {
+    let control = headers.get(header::CACHE_CONTROL);
+    headers.contains_key(header::ETAG) || control.is_none_or(|control| control != "no-store")
 }
 
 fn is_compressible(headers: &HeaderMap) -> bool {

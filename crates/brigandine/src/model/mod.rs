@@ -49,6 +49,6 @@ pub use specification::{
 pub use status::{BuildStatus, EvaluationStatus, Weather};
 pub use tasks::Tasks;
 pub use text::{MESSAGE_BYTES_MAX, is_steering, lines, one_line, size, with_causes};
-pub use time::{STOP_DELAY, Timestamp, iso, now};
+pub use time::{STOP_DELAY, Timestamp, duration, iso, now};
 pub use unused::{Unused, UnusedPart};
 pub use version::{COMMIT, PACKAGE_VERSION, version};

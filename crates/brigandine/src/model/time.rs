@@ -6,6 +6,20 @@ pub type Timestamp = i64;
 /// How much later than its child processes the server may get a signal that is sent to all of them.
 pub const STOP_DELAY: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// A duration for people, in its two largest units: `0 s`, `42 s`, `3 min 20 s`, `1 h 5 min`, `2 d 3 h`.
+pub fn duration(seconds: i64) -> String {
+    let seconds = seconds.max(0);
+    match seconds {
+        ..60 => format!("{seconds} s"),
+        60..3_600 => match seconds % 60 {
+            0 => format!("{} min", seconds / 60),
+            rest => format!("{} min {rest} s", seconds / 60),
+        },
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
 /// The current time of the server's clock. SQL never asks for the time: the time is always a parameter.
 pub fn now() -> Timestamp {
     std::time::SystemTime::now()
@@ -32,7 +46,7 @@ pub fn iso(at: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::iso;
+    use super::{duration, iso};
 
     #[test]
     fn times_are_written_by_the_calendar() {
@@ -44,6 +58,23 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00Z"),
         ] {
             assert_eq!(iso(at), wanted);
+        }
+    }
+
+    #[test]
+    fn durations_are_said_in_their_two_largest_units() {
+        for (seconds, said) in [
+            (-1, "0 s"),
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (61, "1 min 1 s"),
+            (3_599, "59 min 59 s"),
+            (3_600, "1 h 0 min"),
+            (3_900, "1 h 5 min"),
+            (176_400, "2 d 1 h"),
+        ] {
+            assert_eq!(duration(seconds), said);
         }
     }
 }

@@ -285,3 +285,76 @@ async fn below_a_path_every_address_of_an_answer_leads_there() {
     assert!(page.body.contains("name=\"next\" value=\"/queue?x=y\""), "{}", page.body);
     served.close().await;
 }
+
+/// The values of `Accept` and `Content-Type` that answers may depend on.
+const WANTED: [&str; 3] =
+    ["accept: text/html\r\n", "accept: application/json\r\n", "content-type: application/json\r\n"];
+
+#[tokio::test]
+async fn an_answer_that_depends_on_what_is_accepted_says_so_whatever_it_is() {
+    let served = served().await;
+    let paths = [
+        "/",
+        "/queue",
+        "/nothing",
+        "/jobset/hello",
+        "/jobset/nope",
+        "/jobset/main/hello",
+        "/jobset/main/nope",
+        "/project/main",
+        "/project/nope",
+        "/eval/2",
+        "/eval/99",
+        "/eval/x",
+        "/eval/99/log",
+        "/eval/2/log",
+        "/build/3",
+        "/build/99",
+        "/build/3/details",
+        "/build/99/log/raw",
+        "/search?query=x",
+        "/jobsets",
+        "/readyz",
+    ];
+    let mut depending = 0;
+    for path in paths {
+        let plain = served.get(path).await;
+        let all = [
+            &served.ask("GET", path, WANTED[0]).await,
+            &served.ask("GET", path, WANTED[1]).await,
+            &served.ask("GET", path, WANTED[2]).await,
+        ];
+        for (other, wanted) in all.into_iter().zip(WANTED) {
+            let of = |answer: &Answer| {
+                let names = ["content-type", "location"];
+                (answer.status, names.map(|name| answer.header(name).map(str::to_owned)))
+            };
+            if of(other) == of(&plain) {
+                continue;
+            }
+            depending += 1;
+            let (name, _) = wanted.split_once(':').expect("a header");
+            for answer in [&plain, other] {
+                let vary = answer.header("vary").unwrap_or_default();
+                assert!(
+                    vary.split(", ").any(|it| it == name),
+                    "{path} with {wanted:?}: {}",
+                    answer.head
+                );
+            }
+        }
+    }
+    assert!(depending >= 12, "{depending}");
+    served.close().await;
+}
+
+#[tokio::test]
+async fn what_must_not_be_stored_has_no_tag_and_is_always_sent() {
+    let served = served().await;
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        let answer = served.ask("GET", path, "if-none-match: *\r\n").await;
+        assert_eq!((answer.status, answer.header("etag")), (200, None), "{path}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
+    }
+    served.close().await;
+}

@@ -189,7 +189,7 @@ fn page_of(
         message: attempt.message,
         started: view::moment(attempt.started_at, now),
         took: if attempt.stopped_at > 0 {
-            view::duration(attempt.stopped_at - attempt.started_at)
+            model::duration(attempt.stopped_at - attempt.started_at)
         } else {
             String::new()
         },

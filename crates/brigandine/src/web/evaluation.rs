@@ -4,14 +4,14 @@
 use askama::Template;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use super::audit::{self, AuditRow};
-use super::layout::{Layout, or_refusal, render};
+use super::layout::{Layout, or_refusal, refusal_for, render};
 use super::rows::{BuildRow, summary};
 use super::view::{self, Badge, Moment, Part};
 use crate::context::Context;
-use crate::http::{HttpError, Path, Query, Result, accepts_html};
+use crate::http::{HttpError, Path, Query, Result};
 use crate::model::{
     self, AuditFilter, BuildId, BuildStatus, Checkout, EvaluationDetails, EvaluationId,
     EvaluationStatus, JobChange, JobState, Timestamp,
@@ -302,8 +302,8 @@ pub(super) async fn log(
     headers: HeaderMap,
 ) -> Response {
     match read_log(&context, id).await {
-        Err(refusal) if accepts_html(&headers) => or_refusal(&context, Err(refusal)).await,
-        log => log.into_response(),
+        Ok(log) => log,
+        Err(refusal) => refusal_for(&context, &headers, refusal).await,
     }
 }
 

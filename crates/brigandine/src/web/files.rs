@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::Response;
 
 use crate::http::Fixed;
@@ -19,16 +19,25 @@ pub(super) static SCRIPT: File =
     LazyLock::new(|| Fixed::new("text/javascript; charset=utf-8", SCRIPT_TEXT));
 pub(super) static ICON: File = LazyLock::new(|| Fixed::new("image/svg+xml", ICON_TEXT));
 
-/// Serves a file. Pages request it with [`VERSION`] in the address, so caches may keep it.
-pub(super) fn asset(file: &File, headers: &HeaderMap) -> Response {
+/// Serves a file. Pages request it with [`version`] in the address, so caches may keep it. At an address without the
+/// version the file may be another one tomorrow.
+pub(super) fn asset(file: &File, uri: &Uri, headers: &HeaderMap) -> Response {
     let mut response = file.answer(headers);
-    let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
-    response.headers_mut().insert(header::CACHE_CONTROL, forever);
+    let control = match uri.query() {
+        Some(query) if query == version() => "public, max-age=31536000, immutable",
+        _ => "no-cache",
+    };
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(control));
     response
 }
 
+/// What pages put into the addresses of files. It changes when one of the files changes.
+pub(super) fn version() -> String {
+    format!("{VERSION:x}")
+}
+
 /// A number that changes when one of the files changes.
-pub(super) const VERSION: u64 = fingerprint(&[STYLE_TEXT, SCRIPT_TEXT, ICON_TEXT]);
+const VERSION: u64 = fingerprint(&[STYLE_TEXT, SCRIPT_TEXT, ICON_TEXT]);
 
 /// FNV-1a, which the compiler can compute. It is not suited for secrets.
 const fn fingerprint(texts: &[&str]) -> u64 {

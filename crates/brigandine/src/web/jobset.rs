@@ -88,7 +88,7 @@ async fn make(context: &Context, name: &str, query: &Query) -> Result<Response> 
                 },
                 interval: specification
                     .interval_s
-                    .map(|s| view::duration(i64::try_from(s).unwrap_or(i64::MAX)))
+                    .map(|s| model::duration(i64::try_from(s).unwrap_or(i64::MAX)))
                     .unwrap_or_default(),
                 evaluations: rows
                     .into_iter()

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use askama::Template;
 use axum::extract::State;
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 
-use super::files::VERSION;
+use super::files;
 use crate::auth::Visitor;
 use crate::context::Context;
-use crate::http::{self, HttpError, Result, accepts_html, html};
+use crate::http::{self, HttpError, Result, accepts_html, html, vary};
 use crate::model::{QueueCounts, Role};
 use crate::store;
 
@@ -31,7 +31,7 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn version(&self) -> String {
-        format!("{VERSION:x}")
+        files::version()
     }
 
     pub(super) fn pending(&self) -> bool {
@@ -71,29 +71,46 @@ pub(super) async fn or_refusal(context: &Context, page: Result<Response>) -> Res
     refused_page(&refusal, queue, context.health().notice())
 }
 
+/// A page that shows a refusal, with the header that belongs to it.
 fn refused_page(refusal: &HttpError, queue: QueueCounts, notice: String) -> Response {
     let (status, text) = refusal.parts();
-    let title = format!("{} · Brigandine", status.canonical_reason().unwrap_or("Refused"));
+    let name = match refusal {
+        HttpError::Waiting(_) => "Waiting",
+        _ => status.canonical_reason().unwrap_or("Refused"),
+    };
+    let title = format!("{name} · Brigandine");
     let layout = Layout { title, section: "", queue, live: String::new(), notice };
     let page = Refused { layout, status: status.as_u16(), text: text.to_owned() };
-    render_as(status, &page).unwrap_or_else(IntoResponse::into_response)
+    let mut response = render_as(status, &page).unwrap_or_else(IntoResponse::into_response);
+    if let Some((name, value)) = refusal.header() {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+/// A refusal at an address for people and programs: a page for browsers, JSON for other clients.
+pub(super) async fn refusal_for(
+    context: &Context,
+    headers: &HeaderMap,
+    refusal: HttpError,
+) -> Response {
+    let mut response = match accepts_html(headers) {
+        true => or_refusal(context, Err(refusal)).await,
+        false => refusal.into_response(),
+    };
+    vary(response.headers_mut(), &["accept"]);
+    response
 }
 
 /// A router that answers every request with the reason `why` while the server waits to start.
 pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
     Router::new().fallback(async move |headers: HeaderMap| {
-        let why = why.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        let mut response = if accepts_html(&headers) {
-            let title = "Waiting · Brigandine".to_owned();
-            let (queue, live) = (QueueCounts::default(), String::new());
-            let layout = Layout { title, section: "", queue, live, notice: String::new() };
-            let page = Refused { layout, status: status.as_u16(), text: why };
-            render_as(status, &page).unwrap_or_else(IntoResponse::into_response)
-        } else {
-            HttpError::Waiting(why).into_response()
+        let why = HttpError::Waiting(why.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        let mut response = match accepts_html(&headers) {
+            true => refused_page(&why, QueueCounts::default(), String::new()),
+            false => why.into_response(),
         };
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        vary(response.headers_mut(), &["accept"]);
         response
     })
 }
@@ -112,12 +129,7 @@ pub(crate) async fn unknown_path(
     {
         return refusal(&method, &uri, &headers, refused);
     }
-    let refusal = HttpError::no_path(&uri);
-    if accepts_html(&headers) {
-        or_refusal(&context, Err(refusal)).await
-    } else {
-        refusal.into_response()
-    }
+    refusal_for(&context, &headers, HttpError::no_path(&uri)).await
 }
 
 /// Refuses a request whose sender may not do what it asks for. A browser without credentials that asks for a page is
@@ -128,6 +140,12 @@ pub(crate) fn refusal(
     headers: &HeaderMap,
     refusal: HttpError,
 ) -> Response {
+    let mut response = refused_for(method, uri, headers, refusal);
+    vary(response.headers_mut(), &["accept"]);
+    response
+}
+
+fn refused_for(method: &Method, uri: &Uri, headers: &HeaderMap, refusal: HttpError) -> Response {
     if !accepts_html(headers) {
         return refusal.into_response();
     }
@@ -138,4 +156,24 @@ pub(crate) fn refusal(
     }
     // Without the counts of builds and the notice, which are not for everybody.
     refused_page(&refusal, QueueCounts::default(), String::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_a_refusal_has_the_header_of_the_refusal() {
+        for refusal in [
+            HttpError::Waiting("for a lock".to_owned()),
+            HttpError::Busy,
+            HttpError::TooMany,
+            HttpError::OutOfRange(7),
+        ] {
+            let (name, value) = refusal.header().expect("a header");
+            let page = refused_page(&refusal, QueueCounts::default(), String::new());
+            assert_eq!(page.headers().get(&name), Some(&value), "{refusal:?}");
+            assert_eq!(refusal.into_response().headers().get(&name), Some(&value));
+        }
+    }
 }

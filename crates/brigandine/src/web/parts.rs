@@ -5,9 +5,10 @@
 //! shows in `If-None-Match`. The answer is 304, or has the title and the parts that differ, each as a whole element.
 //!
 //! - PART1: a version is a digest of the title and all parts, without the words that say how long ago something was.
-//!   The script keeps these words up to date, so the version stays the same while nothing happens.
+//!   The script keeps these words up to date, so the version stays the same while nothing happens, on the disk neither.
 //! - PART2: the digest of a part covers its own tags and text, and the names of the parts in it. If it differs, the part
-//!   is sent with all that is in it; otherwise the parts in it are compared.
+//!   is sent with all that is in it; otherwise the parts in it are compared. A part that is in no other part is always on
+//!   its page, perhaps empty: the script neither adds nor removes it.
 //! - PART3: the server remembers at most [`DIGESTS_MAX`] digests of versions that it sent. A page whose version it does
 //!   not remember, for example after a restart, gets all parts.
 

@@ -1,7 +1,7 @@
 //! The addresses of the pages and of the files that they load.
 
 use axum::Router;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Uri};
 use axum::routing::{MethodRouter, get, post};
 
 use super::files::{ICON, SCRIPT, STYLE, asset};
@@ -24,10 +24,14 @@ pub(super) const ROUTES: [(&str, Make); 14] = [
     ("/live", || get(live::changes)),
     ("/login", || get(login::page)),
     ("/logout", || post(login::log_out)),
-    ("/static/style.css", || get(async |headers: HeaderMap| asset(&STYLE, &headers))),
-    ("/static/live.js", || get(async |headers: HeaderMap| asset(&SCRIPT, &headers))),
-    ("/static/icon.svg", || get(async |headers: HeaderMap| asset(&ICON, &headers))),
-    ("/favicon.ico", || get(async |headers: HeaderMap| asset(&ICON, &headers))),
+    ("/static/style.css", || {
+        get(async |uri: Uri, headers: HeaderMap| asset(&STYLE, &uri, &headers))
+    }),
+    ("/static/live.js", || {
+        get(async |uri: Uri, headers: HeaderMap| asset(&SCRIPT, &uri, &headers))
+    }),
+    ("/static/icon.svg", || get(async |uri: Uri, headers: HeaderMap| asset(&ICON, &uri, &headers))),
+    ("/favicon.ico", || get(async |uri: Uri, headers: HeaderMap| asset(&ICON, &uri, &headers))),
 ];
 
 /// The router of all [`ROUTES`].

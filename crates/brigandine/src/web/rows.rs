@@ -160,11 +160,11 @@ impl BuildRow {
             took: if build.started_at == 0 {
                 String::new()
             } else if running {
-                view::duration(now - build.started_at)
+                model::duration(now - build.started_at)
             } else if finished && build.stopped_at <= build.started_at {
                 "< 1 s".to_owned()
             } else if finished {
-                view::duration(build.stopped_at - build.started_at)
+                model::duration(build.stopped_at - build.started_at)
             } else {
                 String::new()
             },

@@ -343,7 +343,7 @@ async fn a_log_that_has_not_begun_is_not_asked_for_again_and_again() {
 }
 
 #[tokio::test]
-async fn what_pages_load_may_be_kept_for_ever() {
+async fn what_pages_load_may_be_kept_for_ever_at_an_address_with_its_version() {
     let served = served().await;
     let body = served.page("/").await.body;
     for file in ["/static/style.css?", "/static/live.js?", "/static/icon.svg?"] {
@@ -352,6 +352,17 @@ async fn what_pages_load_may_be_kept_for_ever() {
         let answer = served.get(link).await;
         assert_eq!(answer.status, 200);
         assert!(answer.header("cache-control").is_some_and(|value| value.contains("immutable")));
+        // At an address that does not change with the contents, a cache must ask each time.
+        let plain = file.trim_end_matches('?');
+        for address in [plain, "/favicon.ico", &format!("{link}0"), &format!("{plain}?x")] {
+            let answer = served.get(address).await;
+            assert_eq!(
+                (answer.status, answer.header("cache-control")),
+                (200, Some("no-cache")),
+                "{address}"
+            );
+            assert!(answer.header("etag").is_some(), "{address}");
+        }
     }
     served.close().await;
 }

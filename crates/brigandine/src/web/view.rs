@@ -59,7 +59,7 @@ pub(super) const fn state_badge(status: EvaluationStatus, counters: &Counters) -
 
 /// How long an evaluation took, in words; empty while it runs.
 pub(super) fn evaluation_took(evaluation: &Evaluation) -> String {
-    let took = duration(evaluation.finished_at - evaluation.created_at);
+    let took = model::duration(evaluation.finished_at - evaluation.created_at);
     match evaluation.status {
         EvaluationStatus::Started => String::new(),
         EvaluationStatus::Succeeded => format!("evaluated in {took}"),
@@ -164,7 +164,8 @@ pub(super) fn moment(at: Timestamp, now: Timestamp) -> Option<Moment> {
 
 /// A future time: `in 5 min`, or `due now` if it has passed. `None`: `at` is 0.
 pub(super) fn due(at: Timestamp, now: Timestamp) -> Option<Moment> {
-    let ago = if at > now { format!("in {}", duration(at - now)) } else { "due now".to_owned() };
+    let ago =
+        if at > now { format!("in {}", model::duration(at - now)) } else { "due now".to_owned() };
     (at > 0).then(|| Moment { seconds: at, iso: model::iso(at), ago })
 }
 
@@ -188,20 +189,6 @@ fn ago(seconds: i64) -> String {
         86_400..5_184_000 => format!("{} d ago", seconds / 86_400),
         5_184_000..63_072_000 => format!("{} months ago", seconds / 2_592_000),
         _ => format!("{} years ago", seconds / 31_536_000),
-    }
-}
-
-/// A duration: `0 s`, `42 s`, `3 min 20 s`, `1 h 5 min`.
-pub(super) fn duration(seconds: i64) -> String {
-    let seconds = seconds.max(0);
-    match seconds {
-        ..60 => format!("{seconds} s"),
-        60..3_600 => match seconds % 60 {
-            0 => format!("{} min", seconds / 60),
-            rest => format!("{} min {rest} s", seconds / 60),
-        },
-        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
     }
 }
 
@@ -305,9 +292,6 @@ mod tests {
         assert_eq!(bytes(999), "999 B");
         assert_eq!(bytes(1024 * 3 + 400), "3.4 KiB");
         assert_eq!(bytes(200 << 20), "200 MiB");
-        assert_eq!(duration(59), "59 s");
-        assert_eq!(duration(60), "1 min");
-        assert_eq!(duration(3_900), "1 h 5 min");
         assert_eq!(encode("a b/ü"), "a%20b%2F%C3%BC");
     }
 

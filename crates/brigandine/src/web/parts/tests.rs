@@ -182,3 +182,58 @@ fn the_server_remembers_so_many_versions_and_forgets_the_oldest() {
     let cost = |digests: &Arc<[u64]>| digests.len() + VERSION_COST;
     assert_eq!(remembered.versions.values().map(cost).sum::<usize>(), remembered.digests);
 }
+
+/// Where the conditions and loops of a template begin and end.
+const CONTROLS: [(&str, i64); 6] =
+    [("if", 1), ("for", 1), ("match", 1), ("endif", -1), ("endfor", -1), ("endmatch", -1)];
+
+/// The template with blanks in the place of its statements, and the number of conditions and loops around each byte.
+fn as_html(template: &str) -> (String, Vec<i64>) {
+    let (mut html, mut depths, mut depth) = (String::new(), Vec::new(), 0);
+    let mut rest = template;
+    while let Some(begin) = rest.find("{%") {
+        let end = begin + rest[begin..].find("%}").expect("the end of a statement") + 2;
+        let word = rest[begin + 2..end].trim_start_matches('-').split_whitespace().next();
+        html.push_str(&rest[..begin]);
+        html.push_str(&" ".repeat(end - begin));
+        depths.resize(html.len(), depth);
+        depth += CONTROLS.iter().find(|(name, _)| Some(*name) == word).map_or(0, |(_, by)| *by);
+        rest = &rest[end..];
+    }
+    html.push_str(rest);
+    depths.resize(html.len(), depth);
+    assert_eq!(depth, 0, "{template}");
+    (html, depths)
+}
+
+/// The parts of a template that are in no other part, and are not always on its page.
+fn optional_parts(template: &str) -> Vec<String> {
+    let (html, depths) = as_html(template);
+    let (mut found, mut end) = (Vec::new(), 0);
+    for part in parts_of(&html) {
+        let Range { start, .. } = part.range;
+        if start >= end {
+            end = part.range.end;
+            if depths[start] > 0 {
+                found.push(name(&html, &part).to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_part_that_is_in_no_other_part_is_always_on_its_page() {
+    let wrong = "<p data-part=\"a\">{% if x %}<b data-part=\"b\"></b>{% endif %}</p>{% for x in all %}<p data-part=\"c\"></p>{% endfor %}";
+    assert_eq!(optional_parts(wrong), ["c"]);
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("templates");
+    let (mut files, mut parts) = (0, 0);
+    for file in std::fs::read_dir(folder).expect("the templates").flatten() {
+        let text = std::fs::read_to_string(file.path()).expect("a template");
+        let of = file.file_name();
+        assert_eq!(optional_parts(&text), [""; 0], "{}", of.display());
+        files += 1;
+        parts += parts_of(&as_html(&text).0).len();
+    }
+    assert!(files >= 8 && parts >= 25, "{files} templates with {parts} parts");
+}

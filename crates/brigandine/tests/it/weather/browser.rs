@@ -187,6 +187,51 @@ fn an_open_page_takes_over_what_differs_and_asks_for_nothing_while_it_is_hidden(
     assert!(server.end().success());
 }
 
+/// What may come of the question of an open page, besides an answer.
+const REFUSALS: [&str; 3] = [
+    "return new Response('', { status: 503 })",
+    "return new Response('', { status: 429 })",
+    "throw new TypeError('the connection was cut')",
+];
+
+#[test]
+fn an_open_page_whose_question_is_refused_asks_again_although_nothing_more_happens() {
+    let place = Place::new();
+    let repository = place.repository("repository");
+    repository.jobs(&[("one", "command = \"true\"")]);
+    place.specify(&[("spec", &repository, "")]);
+    let server = Process::start(place.command(&[]));
+    let address = address(&server);
+    until(|| text(&address, "/build/1"), |page| page.contains("succeeded"));
+    let browser = Browser::start(&place.path("profile"));
+    browser.open(&format!("http://{address}/jobset/spec"));
+    for (refusal, evaluation) in REFUSALS.into_iter().zip(2..) {
+        browser.wait(
+            "return document.getElementById('link').textContent === 'live' && !asking && !again",
+        );
+        // The pauses of the script are shorter, for this test to be short.
+        browser.run(&format!(
+            "window.last = 0; window.real ??= window.fetch; window.slow ??= window.setTimeout;
+             window.setTimeout = (what, ms) => window.slow(what, ms / 20);
+             window.fetch = async () => {{ window.last = Date.now(); {refusal}; }}; return 0"
+        ));
+        repository.jobs(&[("one", &format!("command = \"echo {evaluation}\""))]);
+        assert!(run(place.tool(&["evaluate", "spec", "--wait"])).status.success());
+        // Events are told within 400 ms, so this question is not due to one.
+        browser.run("window.done = Date.now(); return 0");
+        browser.wait("return window.last > window.done + 2000");
+        browser.run("window.fetch = window.real; return 0");
+        browser.wait(&format!(
+            "const all = document.querySelector('[data-part=evaluations]').innerText;
+             return all.includes('#{evaluation}')"
+        ));
+    }
+    assert_eq!(browser.console(), [""; 0]);
+    drop(browser);
+    server.signal("TERM");
+    assert!(server.end().success());
+}
+
 #[test]
 fn an_open_page_follows_its_build_through_a_restart_to_the_new_log() {
     let place = Place::new();
