@@ -61,13 +61,19 @@ impl Meters {
     /// Counts those of the builds that have ended. Must be called after the commit.
     pub(crate) fn builds_changed(&self, changed: &[Changed]) {
         changed.iter().filter(|build| build.status.is_finished()).for_each(|build| {
-            self.builds.add(build.status);
+            self.builds.add(build.status, 1);
         });
+    }
+
+    /// Counts builds that failed when they were registered, because a build that they need had failed before. Must be
+    /// called after the commit.
+    pub(crate) fn builds_broken(&self, number: usize) {
+        self.builds.add(BuildStatus::FailedDependency, number as u64);
     }
 
     /// Counts an evaluation that has ended. Must be called after the commit.
     pub(crate) fn evaluation_ended(&self, status: EvaluationStatus, took: Duration) {
-        self.evaluations.add(status);
+        self.evaluations.add(status, 1);
         self.evaluation_times.record(took);
     }
 
@@ -103,10 +109,10 @@ impl<T: Copy + PartialEq, const N: usize> Counts<T, N> {
         Self { values, counts: [const { AtomicU64::new(0) }; N] }
     }
 
-    fn add(&self, value: T) {
+    fn add(&self, value: T, number: u64) {
         let at = self.values.iter().position(|known| *known == value);
         if let Some(count) = at.and_then(|at| self.counts.get(at)) {
-            count.fetch_add(1, Ordering::Relaxed);
+            count.fetch_add(number, Ordering::Relaxed);
         }
     }
 

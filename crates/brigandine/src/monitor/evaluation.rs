@@ -183,7 +183,8 @@ async fn register(
         tracing::warn!("the evaluation had ended already; its jobs are dropped");
         return Ok(EvaluationStatus::Aborted);
     };
-    let store::Registered { new, reused } = registered;
+    let store::Registered { new, broken, reused } = registered;
+    shared.meters.builds_broken(broken);
     tracing::info!(new, reused, "evaluation succeeded");
     if reused > 0 {
         make_again(shared, id).await?;

@@ -195,6 +195,8 @@ fn waits_for(tx: &Transaction, id: BuildId, needs: &[Linked]) -> rusqlite::Resul
 pub struct Registered {
     /// Builds that were made for these jobs.
     pub new: usize,
+    /// Those of them that have failed already, because a build that they need had.
+    pub broken: usize,
     /// Jobs that were linked to a build that was known already.
     pub reused: usize,
 }
@@ -234,7 +236,9 @@ pub fn register(
             }
             None => {
                 done.new += 1;
-                inserts.insert(id, job, key, &needed, now)?
+                let made = inserts.insert(id, job, key, &needed, now)?;
+                done.broken += usize::from(made.1.is_finished());
+                made
             }
         };
         link.execute(params![id, job.name, build.0, found.is_some()])?;

@@ -70,6 +70,15 @@ fn the_figures_of_a_server_are_those_of_its_history() {
     let figures = until(|| Exposition::read(&metrics(&address)), |figures| ends(figures) >= 5.0);
     assert_eq!(figures.value(ended, &[("status", "failed")]), Some(2.0));
     assert_eq!(figures.value(ended, &[("status", "failed-dependency")]), Some(2.0));
+    // A build that fails when it is registered, because the build that it needs has failed before, ends too.
+    place.repository_of("repository").jobs(&[
+        ("good", "command = \"true\""),
+        ("bad", "command = \"false\""),
+        ("needy", "command = \"echo again\"\nneeds = [\"bad\"]"),
+    ]);
+    assert!(run(place.tool(&["evaluate", "sample"])).status.success());
+    let figures = until(|| Exposition::read(&metrics(&address)), |figures| ends(figures) >= 6.0);
+    assert_eq!(figures.value(ended, &[("status", "failed-dependency")]), Some(3.0));
     server.signal("TERM");
     assert!(server.end().success());
 }
