@@ -170,6 +170,7 @@ const BRIGANDINE: &[Room] = &[
             "input",
             "log",
             "store",
+            "health",
             "backup",
             "wire",
             "evaluate",

@@ -44,7 +44,7 @@ pub(crate) struct Parts {
     pub(crate) state: PathBuf,
     /// The systems that the server builds for.
     pub(crate) systems: Vec<String>,
-    /// Becomes true when the server begins to shut down. Streams then end.
+    /// Becomes true when the web server begins to close. Streams then end.
     pub(crate) closing: watch::Receiver<bool>,
     /// Checks the credentials of requests.
     pub(crate) auth: Auth,
@@ -163,12 +163,7 @@ impl Context {
         &self.0.auth
     }
 
-    /// Whether the server has begun to shut down.
-    pub(crate) fn is_closing(&self) -> bool {
-        *self.0.closing.borrow()
-    }
-
-    /// A receiver whose value becomes true when the server begins to shut down.
+    /// A receiver whose value becomes true when the web server begins to close.
     pub(crate) fn closing(&self) -> watch::Receiver<bool> {
         self.0.closing.clone()
     }

@@ -8,6 +8,8 @@
 //! | the database cannot be read or written | [`Health::retry`] | a call succeeds; after a failed write, a write |
 //! | the database accepts no write | [`Health::watch_writes`], each second | the database accepts one |
 //!
+//! That the server ends ([`Health::note_end`]) is no failure, but pages say it in the same place.
+//!
 //! After a failed write a read that succeeds does not end the failure, because reads work while another program has the
 //! file locked.
 //!
@@ -17,15 +19,14 @@
 //! Each mutex here is held only for a moment, and never two at once.
 
 mod disks;
+mod errors;
 mod writes;
 
-pub(crate) use disks::Disk;
+pub(crate) use disks::{Disk, disks_of};
+pub(crate) use errors::{is_for_all, is_last, is_refusal, passes, passes_in_sqlite};
 
 use crate::model::{self, Event, Live};
-use crate::store::{self, Database, DatabaseError, Snapshot, Transaction};
-use disks::Space;
-use lockkeeper::ErrorKind;
-use rusqlite::ErrorCode;
+use crate::store::{Database, DatabaseError, Snapshot, Transaction};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -46,53 +47,9 @@ const RESERVE_MAX: u64 = 512 << 20;
 /// A file system is full if it has fewer free bytes than this, or, if it is small, fewer than a hundredth of its size.
 const FULL: u64 = 8 << 20;
 
-/// Whether an error of the database is temporary: the disk is full or does not answer, or another program has the file
-/// locked.
-pub(crate) fn passes(error: &DatabaseError) -> bool {
-    let cause = error.call().or(error.sqlite());
-    match error.kind() {
-        ErrorKind::Busy
-        | ErrorKind::DiskFull
-        | ErrorKind::NotApplied
-        | ErrorKind::Overloaded
-        | ErrorKind::RolledBack
-        | ErrorKind::Timeout(_)
-        | ErrorKind::Unknown
-        | ErrorKind::WritesStopped => true,
-        ErrorKind::Call | ErrorKind::Faulted | ErrorKind::Open | ErrorKind::Sqlite => {
-            cause.is_some_and(passes_in_sqlite)
-        }
-        _ => false,
-    }
-}
-
-/// Like [`passes`], but for an error of SQLite.
-pub(crate) fn passes_in_sqlite(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(
-            ErrorCode::CannotOpen
-                | ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::DiskFull
-                | ErrorCode::SystemIoFailure
-        )
-    )
-}
-
-/// Whether the database refuses this one call, and would refuse it again, while other calls may succeed.
-pub(crate) fn is_refusal(error: &DatabaseError) -> bool {
-    matches!(error.kind(), ErrorKind::Call | ErrorKind::ForeignKey)
-        && error.call().is_none_or(store::is_refusal)
-}
-
-/// Whether an error is a temporary one that every call would get now, because the file is locked, full or out of reach.
-pub(crate) fn is_for_all(error: &DatabaseError) -> bool {
-    let is_io =
-        |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure);
-    // An I/O error may concern the pages of a single row.
-    passes(error) && !error.call().is_some_and(is_io)
-}
+/// Why an empty write may be late.
+const WHY_LATE: &str =
+    "another program has it locked, one write takes long, or its disk does not answer";
 
 /// The temporary failures of a server. Clones share them.
 #[derive(Debug, Clone)]
@@ -115,20 +72,12 @@ struct Shared {
     disks: Mutex<Vec<Disk>>,
     /// The number of running builds and evaluations.
     running: AtomicUsize,
-    empty_write: Mutex<EmptyWrite>,
+    /// Since when the database has not accepted an empty write; `None`: it accepted the last one.
+    unwritten: Mutex<Option<Instant>>,
     stop: watch::Sender<bool>,
     events: broadcast::Sender<Event>,
     /// The thread that looks. It is woken when something starts to run. Set once.
     watcher: Mutex<Option<std::thread::Thread>>,
-}
-
-/// The last empty write.
-#[derive(Debug, Default)]
-struct EmptyWrite {
-    /// Since when the database has not accepted an empty write; `None`: it accepted the last one.
-    since: Option<Instant>,
-    /// The error of the last attempt; `None`: it runs, or it succeeded.
-    error: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -141,6 +90,13 @@ struct State {
     reading: Option<String>,
     /// The error of the last write; `None`: it succeeded.
     writing: Option<String>,
+    /// The error of the last empty write; `None`: it succeeded. A field of its own, because an empty write may succeed
+    /// where another write fails.
+    probing: Option<String>,
+    /// An empty write has not ended for some seconds.
+    late: bool,
+    /// The server ends, and lets what runs end.
+    ending: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,23 +110,32 @@ struct Met {
 impl State {
     /// The last error of the database; `None`: there is none, or it has passed.
     fn database(&self) -> Option<&String> {
-        self.writing.as_ref().or(self.reading.as_ref())
+        self.writing.as_ref().or(self.probing.as_ref()).or(self.reading.as_ref())
     }
 
     fn has_room(&self) -> bool {
         self.low.is_none() && self.met.is_none()
     }
 
-    fn notice(&self) -> String {
-        let disk = self.low.clone().or_else(|| {
+    /// That a disk has too little room, in a sentence.
+    fn disk(&self) -> Option<String> {
+        self.low.clone().or_else(|| {
             let met =
                 "The disk was full while something ran: nothing is started until more is free.";
             self.met.is_some().then(|| met.to_owned())
-        });
-        let database = self.database().map(|error| {
-            format!("The database cannot be used for now, and is asked again each second: {error}.")
-        });
-        let all: Vec<String> = disk.into_iter().chain(database).collect();
+        })
+    }
+
+    fn notice(&self) -> String {
+        let ending = "The server ends: what runs may end, and nothing is started any more.";
+        let ending = self.ending.then(|| ending.to_owned());
+        let database = match self.database() {
+            Some(error) => Some(format!(
+                "The database cannot be used for now, and is asked again each second: {error}."
+            )),
+            None => self.late.then(|| format!("The database accepts no write: {}.", WHY_LATE)),
+        };
+        let all: Vec<String> = ending.into_iter().chain(self.disk()).chain(database).collect();
         all.join(" ")
     }
 }
@@ -209,7 +174,7 @@ impl Health {
             free: AtomicU64::new(u64::MAX),
             disks: Mutex::default(),
             running: AtomicUsize::new(0),
-            empty_write: Mutex::default(),
+            unwritten: Mutex::default(),
             stop: watch::Sender::new(false),
             events,
             watcher: Mutex::default(),
@@ -230,6 +195,11 @@ impl Health {
         self.shared.stop.send_replace(true);
     }
 
+    /// Notes that the server ends, so that pages say so.
+    pub(crate) fn note_end(&self) {
+        self.change(|state| state.ending = true);
+    }
+
     /// Whether builds and evaluations may start.
     pub(crate) fn has_room(&self) -> bool {
         self.shared.state.borrow().has_room()
@@ -245,6 +215,11 @@ impl Health {
     /// The failures, in sentences for people; empty: there are none.
     pub(crate) fn notice(&self) -> String {
         self.shared.state.borrow().notice()
+    }
+
+    /// That a disk has too little room, in a sentence; empty: the disks have room.
+    pub(crate) fn disk_notice(&self) -> String {
+        self.shared.state.borrow().disk().unwrap_or_default()
     }
 
     /// The reserve and the free space, in a sentence; empty without a reserve.
@@ -285,8 +260,7 @@ impl Health {
     fn look(&self) {
         let shared = &self.shared;
         let (mut low, mut full, mut least) = (None, false, u64::MAX);
-        let folders = shared.folders.iter();
-        let found: Vec<_> = folders.filter_map(|it| Some((it, Space::of(it)?))).collect();
+        let found = disks::spaces(&shared.folders);
         *lock(&shared.disks) = disks::distinct(&found);
         for (folder, space) in found {
             let hundredth = space.total / 100;
@@ -336,7 +310,7 @@ impl Health {
         });
         let Some((before, after)) = outcome else { return };
         match (before.has_room(), after.has_room()) {
-            (true, false) => tracing::warn!("{}", after.notice()),
+            (true, false) => tracing::warn!("{}", after.disk().unwrap_or_default()),
             (false, true) => tracing::info!("there is room on the disk again: the server goes on"),
             _ => {}
         }
@@ -346,6 +320,12 @@ impl Health {
                 "the database cannot be used for now; it is asked again each second"
             ),
             (Some(_), None) => tracing::info!("the database can be used again"),
+            (None, None) if after.late && !before.late => {
+                tracing::warn!("the database accepts no write: {}", WHY_LATE);
+            }
+            (None, None) if before.late && !after.late => {
+                tracing::info!("the database accepts writes again");
+            }
             _ => {}
         }
         if before.notice().is_empty() != after.notice().is_empty() {
@@ -383,7 +363,7 @@ impl Health {
                 Err(error) if passes(&error) => error,
                 Err(error) => return Err(error),
             };
-            self.change(|state| *of(state) = Some(error.to_string()));
+            self.change(|state| *of(state) = Some(errors::words(&error)));
             tokio::select! {
                 () = tokio::time::sleep(RETRY) => {}
                 _ = stop.wait_for(|stop| *stop) => return Err(error),
@@ -400,7 +380,7 @@ impl Health {
 
     /// Notes a temporary error of a write.
     pub(crate) fn note(&self, error: &DatabaseError) {
-        self.change(|state| state.writing = Some(error.to_string()));
+        self.change(|state| state.writing = Some(errors::words(error)));
     }
 
     /// Notes that a write has succeeded.

@@ -128,6 +128,10 @@ async fn evaluate(
 ) -> Result<Response> {
     let target = || Ok(Target::Specification(name.clone()));
     change(&context, &by, &body, Change::Evaluate, target).await?;
-    let value = WantedLookJson { jobset: name, message: "it is looked at now" };
+    let message = match context.tasks().ending {
+        true => "the server ends; it is looked at when the next one starts",
+        false => "it is looked at now",
+    };
+    let value = WantedLookJson { jobset: name, message };
     Ok(json(StatusCode::ACCEPTED, &value))
 }

@@ -4,8 +4,11 @@
 //! ```text
 //! start: lock the state directory → database, migrations → recovery after a kill → clones, exports, logs
 //! run:   builder → monitors → the wake socket, retention (HTTP is the caller's)
-//! stop:  no new builds → wake socket → monitors → builder → database → lock
+//! stop:  monitors, no new builds → with a drain: the end of the running builds → HTTP (the caller's) → wake socket,
+//!        the other tasks, builder → database → lock
 //! ```
+//!
+//! While running builds are awaited, everything else goes on: pages, probes, commands, cancels.
 //!
 //! Every task is required: if a task ends with an error or a panic, the server ends, and [`App::failed`] says which
 //! task it was and why.
@@ -50,6 +53,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
+
+/// How the names of the tasks begin that look at the inputs of a specification.
+pub(crate) const MONITOR: &str = "the monitor of ";
 
 /// The name of the builder's task.
 const BUILDER: &str = "the builder";
@@ -96,10 +102,12 @@ struct Shared {
     /// The running tasks except the builder's, with their names. At most one for each specification, and six more.
     running: Mutex<Vec<(String, JoinHandle<()>)>>,
     builder_task: Mutex<Option<JoinHandle<()>>>,
-    /// Whether specifications get monitors: true from `run` until `shutdown`. `sync` reads the flag without `watched`
-    /// locked, so it may add a monitor while a shutdown begins. Such a monitor ends with the process.
+    /// Whether specifications get monitors: true from `run` until the server begins to end. `sync` reads the flag with
+    /// `watched` locked, and `begin_shutdown` resets it before it locks `watched`. So no monitor is added later.
     monitored: AtomicBool,
-    /// Becomes true when monitors and the wake socket must end.
+    /// Whether the server ends.
+    ending: AtomicBool,
+    /// Becomes true when the wake socket and the other tasks, except for monitors and the builder, must end.
     stop: watch::Sender<bool>,
     /// The first required task that exited, and why; `None`: all of them run.
     failed: watch::Sender<Option<(String, String)>>,
@@ -115,7 +123,7 @@ struct Watched {
     wanted_at: i64,
     /// Requests a look at the inputs.
     wanted: Arc<Notify>,
-    /// Becomes true when the monitor must end. `shutdown` sets it for all monitors.
+    /// Becomes true when the monitor must end. `begin_shutdown` sets it for all monitors.
     stop: watch::Sender<bool>,
 }
 
@@ -165,23 +173,39 @@ impl App {
     }
 
     /// Begins to shut down, and does not wait: no build is started any more, inputs are not looked at, and evaluations
-    /// are aborted. Without `drain`, running builds are cut and scheduled again. Called as soon as a signal comes,
-    /// because the same signal may reach the builds and evaluators (`build/turns/stops.rs`).
+    /// are aborted. Without `drain`, running builds are cut and scheduled again. With it they go on, and so do pages,
+    /// probes and commands. Called as soon as a signal comes, because the same signal may reach the builds and evaluators
+    /// (`build/turns/stops.rs`).
     pub(crate) fn begin_shutdown(&self, drain: bool) {
         let shared = &self.shared;
+        shared.ending.store(true, Ordering::SeqCst);
         // The builder is stopped first, so that no build starts while the other parts end.
         shared.builder.stop(if drain { Stop::Drain } else { Stop::Now });
+        shared.health.note_end();
         shared.monitored.store(false, Ordering::SeqCst);
         for (_, watched) in shared.watched.lock().unwrap_or_else(PoisonError::into_inner).drain() {
             watched.stop.send_replace(true);
         }
     }
 
-    /// Shuts down. Monitors look at no more inputs, and evaluations are aborted. With `drain`, running builds are
-    /// awaited; otherwise they are killed and rescheduled. Then the database is closed.
+    /// Waits until no build runs any more, after [`App::begin_shutdown`]. Pending forever if the builder fails
+    /// ([`App::failed`]).
+    pub(crate) async fn drained(&self) {
+        self.shared.builder.wait_end().await;
+    }
+
+    /// Shuts down. With `drain`, running builds are awaited first; otherwise they are killed and rescheduled. Then the
+    /// database is closed.
     pub async fn shutdown(&self, drain: bool) -> Result<(), AppError> {
         let shared = &self.shared;
         self.begin_shutdown(drain);
+        if drain {
+            tokio::select! {
+                () = self.drained() => {}
+                _ = self.failed() => {}
+            }
+        }
+        shared.builder.stop(Stop::Now);
         shared.stop.send_replace(true);
         shared.health.stop();
         let files = StateDir::new(&shared.state);
@@ -211,11 +235,6 @@ impl App {
         }
         shared.main.close().await?;
         Ok(())
-    }
-
-    /// Kills the builds for which a drain waits.
-    pub(crate) fn cut(&self) {
-        self.shared.builder.stop(Stop::Now);
     }
 
     /// Tells commands where the server answers over HTTP.
@@ -271,11 +290,16 @@ impl App {
         if let Some((part, why)) = &*shared.failed.borrow() {
             tasks.faults.push(format!("A required task exited: {part}: {why}."));
         }
-        if !shared.monitored.load(Ordering::SeqCst) {
-            tasks.faults.push(
-                "Nothing is evaluated: the server starts, ends, or runs with --one-shot."
-                    .to_owned(),
-            );
+        tasks.ending = shared.ending.load(Ordering::SeqCst);
+        if tasks.ending {
+            tasks.faults.push(match shared.builder.running() {
+                0 => "The server ends.".to_owned(),
+                1 => "The server ends: 1 build still runs.".to_owned(),
+                many => format!("The server ends: {many} builds still run."),
+            });
+        } else if !shared.monitored.load(Ordering::SeqCst) {
+            let why = "Nothing is evaluated: the server starts, or runs with --one-shot.";
+            tasks.faults.push(why.to_owned());
         }
         let builder = shared.builder_task.lock().unwrap_or_else(PoisonError::into_inner);
         if builder.as_ref().is_some_and(|task| !task.is_finished()) {

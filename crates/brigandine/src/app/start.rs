@@ -157,6 +157,7 @@ impl App {
             running: Mutex::default(),
             builder_task: Mutex::default(),
             monitored: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             stop: watch::Sender::new(false),
             failed: watch::Sender::new(None),
             state,

@@ -3,7 +3,7 @@
 //! panic, the server ends.
 
 use super::wake::wake_socket;
-use super::{App, AppError, BUILDER, RunningServer, Shared, Watched};
+use super::{App, AppError, BUILDER, MONITOR, RunningServer, Shared, Watched};
 use crate::build::{BuilderSettings, DispatchEvent, LocalDispatcher};
 use crate::config;
 use crate::health;
@@ -193,6 +193,9 @@ impl App {
         let found = self.shared.health.read(&self.shared.main, store::specifications).await?;
         self.shared.stored.notify_one();
         let mut watched = self.shared.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.shared.monitored.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         watched.retain(|id, watched| {
             let stays = found.iter().any(|state| state.id == *id && state.specification.enabled);
             if !stays {
@@ -216,7 +219,7 @@ impl App {
             }
             let wanted = Arc::new(Notify::new());
             let stop = watch::Sender::new(false);
-            let part = format!("the monitor of `{}`", state.specification.name);
+            let part = format!("{MONITOR}`{}`", state.specification.name);
             let monitors = Arc::clone(&self.shared.monitors);
             let (id, request, stopped) = (state.id, Arc::clone(&wanted), stop.subscribe());
             self.spawn(&part, async move {

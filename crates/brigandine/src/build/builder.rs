@@ -4,7 +4,7 @@ use super::end::Running;
 use crate::measure::Meters;
 use crate::model::{BuildId, Changed, Live};
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, broadcast, watch};
@@ -55,6 +55,10 @@ pub(super) struct Shared {
     /// build removes its entry.
     pub(super) cancel: Mutex<HashSet<(BuildId, i64)>>,
     pub(super) started: broadcast::Sender<(BuildId, Instant)>,
+    /// The number of builds that run, from their claim to the commit of their end. Only the loop sets it.
+    pub(super) running: AtomicUsize,
+    /// Becomes true when the loop has ended without an error.
+    pub(super) ended: watch::Sender<bool>,
     pub(super) meters: Arc<Meters>,
 }
 
@@ -68,6 +72,8 @@ impl Builder {
             stop: watch::Sender::new(Stop::No),
             cancel: Mutex::default(),
             started: broadcast::Sender::new(1024),
+            running: AtomicUsize::new(0),
+            ended: watch::Sender::new(false),
             meters,
         };
         Self { shared: Arc::new(shared) }
@@ -97,6 +103,17 @@ impl Builder {
             *stop = how.max(*stop);
             is_more
         });
+    }
+
+    /// Waits until the loop has ended without an error.
+    pub(crate) async fn wait_end(&self) {
+        // The sender lives in `shared`, so this cannot fail.
+        let _ = self.shared.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    /// The number of builds that run.
+    pub(crate) fn running(&self) -> usize {
+        self.shared.running.load(Ordering::Relaxed)
     }
 
     /// Asks a running attempt to end.

@@ -61,6 +61,7 @@ impl Builder {
         events: mpsc::Receiver<DispatchEvent>,
         publish: broadcast::Sender<Event>,
     ) -> Result<(), DatabaseError> {
+        let shared = Arc::clone(&self.shared);
         let turn = Loop {
             builder: self,
             settings,
@@ -78,7 +79,9 @@ impl Builder {
             unstartable: Unstartable::default(),
             held_back: Vec::new(),
         };
-        turn.run(events).await
+        turn.run(events).await?;
+        shared.ended.send_replace(true);
+        Ok(())
     }
 }
 
@@ -301,7 +304,7 @@ impl<D: Dispatcher> Loop<D> {
                 drop(coming);
                 Ok(goes_on)
             }
-            Err(error) if is_last(&error) => Err(error),
+            Err(error) if health::is_last(&error) => Err(error),
             Err(error) if health::is_for_all(&error) => {
                 self.health.note(&error);
                 Ok(false) // BUILD3
@@ -323,7 +326,9 @@ impl<D: Dispatcher> Loop<D> {
     fn forget(&mut self, (id, attempt): (BuildId, i64)) -> Option<Running> {
         self.builder.cancel_set().remove(&(id, attempt));
         self.logs.forget(LogName::Build(id, attempt));
-        self.running.remove(&id)
+        let ended = self.running.remove(&id);
+        self.builder.shared.running.store(self.running.len(), Ordering::Relaxed);
+        ended
     }
 
     /// Forgets a build whose end is committed, and reports the end.
@@ -366,6 +371,7 @@ impl<D: Dispatcher> Loop<D> {
         let (specification, job) = (claimed.specification.clone(), claimed.changed.job.clone());
         let started = (now, Instant::now());
         self.running.insert(id, Running { state, started, cut: false, specification, job });
+        self.builder.shared.running.store(self.running.len(), Ordering::Relaxed);
         let definition =
             claimed.definition.as_deref().map(serde_json::from_str::<Definition>).transpose();
         let definition = match definition {
@@ -433,9 +439,4 @@ async fn until(time: Option<Instant>) {
         Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// Whether an error means that no later call can succeed.
-fn is_last(error: &DatabaseError) -> bool {
-    error.is_closed() || error.is_replaced() || error.is_corrupt()
 }

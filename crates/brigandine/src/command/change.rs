@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Failure, existing, find_build, poll, print_json, say};
+use super::{Failure, existing, find_build, poll, print_json, say, written};
 use crate::app::{self, Served};
 use crate::cli;
 use crate::model::{self, Actor, Asked, BuildId, BuildStatus, Change, Outcome, Target};
@@ -108,7 +108,7 @@ async fn change(
     }
     let asked = Asked::new(actor(), model::now(), &arguments.reason);
     let write = move |tx: &store::Transaction| store::request(tx, change, &targets, &asked);
-    Ok(database.write(write).await?.outcomes)
+    Ok(written(database.write(write)).await?.outcomes)
 }
 
 /// The user who runs this command.

@@ -7,7 +7,9 @@ use serde_json::json;
 use super::change::actor;
 use super::terminal::Progress;
 use super::wait::{self, Wanted};
-use super::{Failure, evaluation_json, existing, named, poll, print_json, say, with_evaluation};
+use super::{
+    Failure, evaluation_json, existing, named, poll, print_json, say, with_evaluation, written,
+};
 use crate::app::{self, Served};
 use crate::cli;
 use crate::model::{
@@ -37,7 +39,7 @@ pub(crate) async fn run(arguments: &cli::Evaluate) -> Result<(), Failure> {
             Err(failure) => Ok(Err(failure)),
         }
     });
-    let (before, evaluation_before) = wanted.await??;
+    let (before, evaluation_before) = written(wanted).await??;
     if !app::wake(state) && app::served(state) == Served::No {
         return Err(Failure::failed(format!(
             "no server runs on {}; it will look at `{}` when one starts",

@@ -13,6 +13,7 @@ pub(crate) mod log;
 pub(crate) mod pages;
 mod password;
 pub(crate) mod prune;
+mod readiness;
 pub(crate) mod reload;
 pub(crate) mod serve;
 mod settings;
@@ -51,6 +52,9 @@ const POLL_PAUSE: Duration = Duration::from_millis(100);
 /// How long a command waits for the database of a server that is just starting. A server that needs longer, for example
 /// to migrate its database, says so in its trace.
 const START_TIME: Duration = Duration::from_secs(30);
+
+/// How long a command waits before it says for what.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// How long blocked threads may delay the end of the process.
 const BLOCKED_TIME: Duration = Duration::from_secs(5);
@@ -186,17 +190,40 @@ async fn existing(state: &Path) -> Result<Database, Failure> {
     }
 }
 
-/// Calls `read` until it returns a value. The argument tells whether the server of `state` has gone.
+/// Waits for a write of a command. If it takes long, says on standard error for what it waits.
+async fn written<T>(
+    write: impl IntoFuture<Output = Result<T, DatabaseError>>,
+) -> Result<T, DatabaseError> {
+    let mut write = std::pin::pin!(write.into_future());
+    if let Ok(done) = tokio::time::timeout(SILENCE, &mut write).await {
+        return done;
+    }
+    eprintln!(
+        "brigandine: the database is waited for, up to {} s: another program has it locked, or its disk is slow",
+        store::BUSY_TIMEOUT.as_secs()
+    );
+    write.await
+}
+
+/// Calls `read` until it returns a value. The argument tells whether the server of `state` has gone. If it takes long and
+/// the server cannot do its work, says so on standard error.
 async fn poll<T>(
     state: &Path,
     mut read: impl AsyncFnMut(bool) -> Result<Option<T>, Failure>,
 ) -> Result<T, Failure> {
     let mut presence = Presence::new(state);
+    let (began, mut told) = (Instant::now(), false);
     loop {
         // Checked before the read, so that the read sees everything that the server stored before it ended.
         let gone = presence.has_gone();
         if let Some(found) = read(gone).await? {
             return Ok(found);
+        }
+        if began.elapsed() >= SILENCE
+            && !std::mem::replace(&mut told, true)
+            && let Some(why) = readiness::hindrance(state).await
+        {
+            eprintln!("brigandine: the server is waited for: {why}");
         }
         tokio::time::sleep(POLL_PAUSE).await;
     }

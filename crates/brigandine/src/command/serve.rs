@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf, absolute};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -318,45 +318,54 @@ async fn serve(
     tracing::info!(%address, state = %app.state().display(), "the server runs");
     app.set_source(reload::source(arguments));
     let mut requests = app.reload_requests();
-    let why = loop {
+    let mut why = loop {
         let id = tokio::select! {
             name = signals.next() => {
                 app.begin_shutdown(app.config().drain);
                 tracing::info!("{name}: the server ends");
                 break None;
             }
-            error = app.failed() => break Some(error.to_string()),
-            why = web.died() => break Some(format!("the web server ended: {why}")),
+            why = fault(&app, &mut web) => break Some(why),
             id = hung_up(&mut hangup) => id,
             id = next(&mut requests) => id,
         };
         reload::reload(&app, &web, arguments, &id).await;
     };
+    if why.is_none() && app.config().drain {
+        why = drain(&app, &mut web, &mut signals).await;
+    }
     if let Some(why) = why {
         // Returns without a shutdown: every acknowledged write is on the disk, and the next start recovers the rest.
         tracing::error!("{why}");
         return Err(Failure::failed(why));
     }
-    let drain = app.config().drain;
-    if drain {
-        tracing::info!("running builds may end; a second signal cuts them");
-    }
-    let cut = async {
-        let name = signals.next().await;
-        tracing::info!("{name} again: running builds are cut");
-        app.cut();
-        std::future::pending::<()>().await;
-    };
-    let end = async {
-        web.close().await;
-        app.shutdown(drain).await
-    };
-    tokio::select! {
-        () = cut => Ok(()),
-        ended = end => ended,
-    }?;
+    web.close().await;
+    app.shutdown(false).await?;
     tracing::info!("the server has ended");
     Ok(())
+}
+
+/// Resolves with the reason when a required task has exited, or the web server has ended.
+async fn fault(app: &App, web: &mut Web) -> String {
+    tokio::select! {
+        error = app.failed() => error.to_string(),
+        why = web.died() => format!("the web server ended: {why}"),
+    }
+}
+
+/// Waits until the running builds have ended, or a second signal cuts them. Meanwhile pages, probes and commands are
+/// answered. Returns the fault that ends the wait; `None`: there is none.
+async fn drain(app: &App, web: &mut Web, signals: &mut Signals) -> Option<String> {
+    tracing::info!("running builds may end; a second signal cuts them");
+    tokio::select! {
+        () = app.drained() => None,
+        name = signals.next() => {
+            app.begin_shutdown(false);
+            tracing::info!("{name} again: running builds are cut");
+            None
+        }
+        why = fault(app, web) => Some(why),
+    }
 }
 
 async fn one_shot(
@@ -387,9 +396,19 @@ async fn one_shot(
         web.close().await;
     }
     app.shutdown(false).await?;
-    let outcome = outcome?;
+    let (outcome, state) = (outcome?, of_state(app.state()));
     for remark in &outcome.remarks {
         eprintln!("brigandine: {remark}");
     }
-    outcome.failure().map_or(Ok(()), |why| Err(Failure::failed(why)))
+    outcome.failure().map_or(Ok(()), |why| Err(Failure::failed(format!("{why}{state}"))))
+}
+
+/// How commands find the state directory that a message tells to use; empty: by themselves.
+fn of_state(state: &Path) -> String {
+    let known =
+        std::env::var_os("BRIGANDINE_STATE").map_or("brigandine-state".into(), PathBuf::from);
+    match absolute(known).is_ok_and(|known| known == state) {
+        true => String::new(),
+        false => format!("\n  (commands need `--state {}`)", state.display()),
+    }
 }

@@ -1,41 +1,34 @@
 //! `brigandine status`: whether the server does its work, and what it does now.
 //!
-//! What only the server's process knows, the command asks over HTTP (`/readyz`), at the address that the server noted in
-//! the state directory. Everything else is in the database.
+//! What only the server's process knows, the command asks over HTTP (`readiness.rs`). Everything else is in the database.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use serde::Serialize;
 
-use super::terminal::{columns, fit, size};
+use super::readiness::{PATIENCE, Readiness, readiness};
+use super::terminal::{fit, size, wrapped};
 use super::{Failure, existing, print_json, say};
-use crate::app::{self, RunningServer, Served};
+use crate::app::{self, MONITOR, RunningServer};
 use crate::cli;
+use crate::health::{self, Disk};
 use crate::model::{self, BuildFilter, BuildId, BuildStatus, QueueCounts, Timestamp, Unused};
+use crate::os::state_dir::StateDir;
 use crate::store::{self, Snapshot};
 
-/// How long the server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The most bytes of its answer.
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// The most running builds that are listed.
 const BUILDS_MAX: u32 = 10;
 /// The most inputs that are listed.
 const INPUTS_MAX: usize = 10;
-/// The width of lines where standard output is no terminal.
-const WIDTH: usize = 80;
-/// How a task is called that looks at the inputs of a specification.
-const MONITOR: &str = "the monitor of ";
+/// How far details are indented.
+const INDENT: usize = 9;
 
-/// All that is shown.
+/// All that is shown. `docs/operation.md` describes the JSON.
 #[derive(Debug, Serialize)]
 struct Status {
     /// A server runs and is ready.
-    healthy: bool,
+    ready: bool,
     /// Why not, in sentences for people.
     reasons: Vec<String>,
     /// What people should know besides; usually empty.
@@ -48,9 +41,9 @@ struct Status {
     /// Running builds, at most [`BUILDS_MAX`].
     running: Vec<Running>,
     /// Specifications whose inputs could not be looked at.
-    inputs: Vec<Input>,
-    /// `null`: the file system of the state directory does not say.
-    disk: Option<Disk>,
+    unreachable: Vec<Input>,
+    /// The file systems of the state directory. Empty: they do not answer.
+    disks: Vec<Disk>,
     /// Differences between specification files and what the server uses.
     unused: Vec<Unused>,
     /// The last reload of the configuration, if the server kept what it had; empty otherwise.
@@ -89,20 +82,6 @@ struct Input {
     looked_at: Timestamp,
 }
 
-#[derive(Debug, Serialize)]
-struct Disk {
-    free: u64,
-    total: u64,
-}
-
-/// What the command uses of the answer of `/readyz`.
-#[derive(Debug, Default, Deserialize)]
-struct Readiness {
-    reasons: Vec<String>,
-    notice: String,
-    tasks: Vec<String>,
-}
-
 /// Prints what the server does.
 ///
 /// # Errors
@@ -112,16 +91,16 @@ pub(crate) async fn run(arguments: &cli::Status) -> Result<(), Failure> {
     let database = existing(state).await?;
     let server = app::running_server(state);
     let Readiness { reasons, notice, tasks } = readiness(state, server.as_ref()).await;
-    let (queue, running, inputs) = database.read(stored).await?;
+    let (queue, running, unreachable) = database.read(stored).await?;
     let status = Status {
-        healthy: reasons.is_empty(),
+        ready: reasons.is_empty(),
         reasons,
         notice,
         tasks,
         queue: Queue { running: queue.started, scheduled: queue.scheduled },
         running,
-        inputs,
-        disk: disk(state),
+        unreachable,
+        disks: disks(StateDir::new(state).disks()).await,
         unused: server.as_ref().map(|server| server.unused.clone()).unwrap_or_default(),
         configuration: server.as_ref().map(not_reloaded).unwrap_or_default(),
         server: server.map(described),
@@ -129,11 +108,13 @@ pub(crate) async fn run(arguments: &cli::Status) -> Result<(), Failure> {
     if arguments.json {
         print_json(&status);
     } else {
-        let width = size(&std::io::stdout()).map_or(WIDTH, |(columns, _)| columns);
-        lines(&status).iter().for_each(|line| say(&fit(line, width)));
+        let width = size(&std::io::stdout()).map(|(columns, _)| columns);
+        for line in lines(&status, state, width) {
+            say(&width.map_or_else(|| line.clone(), |width| fit(&line, width)));
+        }
     }
     // The reasons are printed already.
-    if status.healthy { Ok(()) } else { Err(Failure::failed("")) }
+    if status.ready { Ok(()) } else { Err(Failure::failed("")) }
 }
 
 /// Why the last reload of the configuration failed; empty: it did not.
@@ -145,53 +126,6 @@ fn not_reloaded(server: &RunningServer) -> String {
 fn described(server: RunningServer) -> Server {
     let RunningServer { pid, version, address, started_at, .. } = server;
     Server { pid, version, address, uptime_seconds: (model::now() - started_at).max(0) }
-}
-
-/// Asks the server. If it does not answer, that is the reason for which it is not ready.
-async fn readiness(state: &Path, server: Option<&RunningServer>) -> Readiness {
-    let not = |reason: String| Readiness { reasons: vec![reason], ..Readiness::default() };
-    let Some(server) = server else {
-        let served = app::served(state);
-        let state = state.display();
-        return not(match served {
-            Served::No => format!("No server runs on {state}."),
-            Served::Yes | Served::Locked => {
-                format!("A server starts or ends on {state}, or `brigandine prune` runs.")
-            }
-        });
-    };
-    let Some(address) = server.address else {
-        return not("The server does not answer over HTTP: it runs with --one-shot.".to_owned());
-    };
-    let answer = tokio::time::timeout(PATIENCE, ask(address)).await;
-    let answer = answer.unwrap_or_else(|_| {
-        Err(std::io::Error::other(format!("no answer in {} s", PATIENCE.as_secs())))
-    });
-    match answer {
-        Ok(readiness) => readiness,
-        Err(error) => not(format!("The server does not answer at http://{address}: {error}.")),
-    }
-}
-
-/// Asks for `/readyz`.
-async fn ask(mut address: SocketAddr) -> std::io::Result<Readiness> {
-    match address.ip() {
-        IpAddr::V4(any) if any.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(any) if any.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    let mut socket = TcpStream::connect(address).await?;
-    // Every server answers for this host, whatever `hosts` says.
-    let request = "GET /readyz HTTP/1.0\r\nhost: localhost\r\naccept: application/json\r\n\r\n";
-    socket.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    socket.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    serde_json::from_str(body).map_err(|_| {
-        let first = head.lines().next().unwrap_or_default();
-        std::io::Error::other(format!("it says {}", model::one_line(first, 100)))
-    })
 }
 
 /// What the database says: how many builds are pending, those that run, and the inputs that cannot be looked at.
@@ -216,22 +150,25 @@ fn stored(s: &Snapshot) -> rusqlite::Result<(QueueCounts, Vec<Running>, Vec<Inpu
     Ok((store::queue_counts(s)?, running.collect(), inputs.collect()))
 }
 
-fn disk(state: &Path) -> Option<Disk> {
-    let found = rustix::fs::statvfs(state).ok()?;
-    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-    Some(Disk { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
+/// The file systems of these folders, as far as they answer in [`PATIENCE`].
+async fn disks(folders: Vec<PathBuf>) -> Vec<Disk> {
+    // On a thread of its own, because a file system may never answer.
+    let found = tokio::task::spawn_blocking(move || health::disks_of(&folders));
+    let found = tokio::time::timeout(PATIENCE, found).await;
+    found.ok().and_then(Result::ok).unwrap_or_default()
 }
 
-/// The lines for people. They are cut to the terminal's width afterwards.
-fn lines(status: &Status) -> Vec<String> {
+/// The lines for people. Texts are wrapped for a terminal of `width` columns; other lines may be longer.
+fn lines(status: &Status, state: &Path, width: Option<usize>) -> Vec<String> {
     let mut all = Vec::new();
+    let wrapped = |text: &str| wrapped(text, INDENT, width);
     if let Some(Server { pid, version, address, uptime_seconds }) = &status.server {
         let address = address.map_or_else(String::new, |it| format!(", http://{it}"));
-        let up = span(*uptime_seconds);
+        let up = model::duration(*uptime_seconds);
         all.push(format!("server   {version}"));
         all.push(format!("         process {pid}, up {up}{address}"));
     }
-    all.push(format!("state    {}", if status.healthy { "ready" } else { "not ready" }));
+    all.push(format!("state    {}", if status.ready { "ready" } else { "not ready" }));
     let sentences = status.reasons.iter().chain(Some(&status.notice).filter(|it| !it.is_empty()));
     all.extend(sentences.flat_map(|sentence| wrapped(sentence)));
     if !status.tasks.is_empty() {
@@ -245,7 +182,7 @@ fn lines(status: &Status) -> Vec<String> {
     all.push(format!("builds   {running} running, {scheduled} waiting{seen}"));
     for Running { id, specification, job, seconds } in &status.running {
         let time = match &status.server {
-            Some(_) => format!(", for {}", span(*seconds)),
+            Some(_) => format!(", for {}", model::duration(*seconds)),
             None => String::new(),
         };
         all.push(format!("         #{id} {specification}:{job}{time}"));
@@ -254,22 +191,30 @@ fn lines(status: &Status) -> Vec<String> {
     if unlisted > 0 {
         all.push(format!("         and {unlisted} more"));
     }
-    all.push(match status.inputs.len() {
+    all.push(match status.unreachable.len() {
         0 => format!("inputs   all can be reached{seen}"),
-        1 => format!("inputs   of 1 specification cannot be reached{seen}"),
-        many => format!("inputs   of {many} specifications cannot be reached{seen}"),
+        1 => format!("inputs   those of 1 specification cannot be reached{seen}"),
+        many => format!("inputs   those of {many} specifications cannot be reached{seen}"),
     });
-    for Input { specification, error, failures, .. } in status.inputs.iter().take(INPUTS_MAX) {
+    for Input { specification, error, failures, .. } in status.unreachable.iter().take(INPUTS_MAX) {
         let times = if *failures == 1 { "time" } else { "times" };
         all.push(format!("         {specification} ({failures} {times}):"));
         all.extend(wrapped(error));
     }
-    if let Some(Disk { free, total }) = status.disk {
-        let (free, total) = (model::size(free), model::size(total));
-        all.push(format!("disk     {free} of {total} free"));
+    if status.disks.is_empty() {
+        all.push("disk     does not answer".to_owned());
+    }
+    for (at, disk) in status.disks.iter().enumerate() {
+        let head = if at == 0 { "disk" } else { "" };
+        let folder = Some(disk.name(state)).filter(|name| name != ".");
+        let folder = folder.map_or_else(String::new, |name| format!("{name}: "));
+        let (free, all_of_it) = (model::size(disk.free), model::size(disk.free + disk.used));
+        all.push(format!("{head:INDENT$}{folder}{free} of {all_of_it} free"));
+    }
+    if !status.unused.is_empty() {
+        all.push("files    not used as they are:".to_owned());
     }
     for unused in &status.unused {
-        all.push("files    not used as they are:".to_owned());
         all.extend(wrapped(&unused.sentences()));
     }
     if !status.configuration.is_empty() {
@@ -279,39 +224,15 @@ fn lines(status: &Status) -> Vec<String> {
     all
 }
 
-/// A text as lines of at most [`WIDTH`] columns, broken at blanks and indented. Longer words stay whole.
-fn wrapped(text: &str) -> Vec<String> {
-    let mut all: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match all.last_mut() {
-            Some(line) if columns(line) + 1 + columns(word) <= WIDTH => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => all.push(format!("         {word}")),
-        }
-    }
-    all
-}
-
-/// A time in its two largest units, such as `3 d 4 h`.
-fn span(seconds: i64) -> String {
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    match seconds {
-        ..60 => format!("{seconds} s"),
-        60..3600 => format!("{minutes} min {} s", seconds % 60),
-        3600..86_400 => format!("{hours} h {} min", minutes % 60),
-        _ => format!("{days} d {} h", hours % 24),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::terminal::columns;
+    use crate::model::UnusedPart;
 
     fn status() -> Status {
         Status {
-            healthy: false,
+            ready: false,
             reasons: vec!["The database has accepted no write for 12 s: another program has it locked, or one \
                            write takes that long.".to_owned()],
             notice: String::new(),
@@ -329,32 +250,42 @@ mod tests {
                 job: "compile".to_owned(),
                 seconds: 61,
             }],
-            inputs: vec![Input {
+            unreachable: vec![Input {
                 specification: "odd".to_owned(),
                 error: "ssh: connect to host example.org port 22: ".repeat(3),
                 failures: 3,
                 looked_at: 1,
             }],
-            disk: Some(Disk { free: 3 << 30, total: 10 << 30 }),
-            unused: Vec::new(),
+            disks: vec![
+                Disk { folder: "/srv/state".into(), free: 3 << 30, used: 7 << 30 },
+                Disk { folder: "/srv/state/outputs".into(), free: 0, used: 1 << 30 },
+            ],
+            unused: ["one", "two"]
+                .map(|name| Unused {
+                    file: format!("/etc/brigandine/{name}.toml"),
+                    what: UnusedPart::New(vec![name.to_owned()]),
+                })
+                .to_vec(),
             configuration: String::new(),
         }
     }
 
     #[test]
     fn the_lines_fit_into_80_columns_and_say_all() {
-        let lines = lines(&status());
+        let lines = lines(&status(), Path::new("/srv/state"), None);
         for line in &lines {
             assert!(columns(line) <= 80, "{line:?} has {}", columns(line));
         }
         let text = lines.join("\n");
+        assert_eq!(text.matches("files    not used as they are:").count(), 1, "{text}");
         for said in [
             "process 4194303, up 1 d 1 h, http://[2001:db8::1234]:8080",
             "state    not ready\n         The database has accepted no write",
             "tasks    1 run, and 1 that look at inputs",
             "builds   12 running, 3 waiting\n         #7 hello:compile, for 1 min 1 s\n         and 11 more",
-            "inputs   of 1 specification cannot be reached\n         odd (3 times):\n         ssh: connect",
-            "disk     3.0 GiB of 10",
+            "inputs   those of 1 specification cannot be reached\n         odd (3 times):\n         ssh: connect",
+            "disk     3.0 GiB of 10.0 GiB free\n         outputs: 0 B of 1.0 GiB free\nfiles ",
+            "/etc/brigandine/two.toml",
         ] {
             assert!(text.contains(said), "{said:?} is not in\n{text}");
         }
@@ -362,7 +293,8 @@ mod tests {
 
     #[test]
     fn without_a_server_the_lines_say_that_they_are_of_the_past() {
-        let text = lines(&Status { server: None, ..status() }).join("\n");
+        let status = Status { server: None, ..status() };
+        let text = lines(&status, Path::new("/srv/state"), None).join("\n");
         for said in [
             "builds   12 running, 3 waiting, when a server last ran\n         #7 hello:compile\n",
             "cannot be reached, when a server last ran\n",
@@ -372,16 +304,17 @@ mod tests {
     }
 
     #[test]
-    fn times_are_said_in_their_two_largest_units() {
-        for (seconds, said) in [
-            (0, "0 s"),
-            (59, "59 s"),
-            (60, "1 min 0 s"),
-            (3599, "59 min 59 s"),
-            (3600, "1 h 0 min"),
-            (176_400, "2 d 1 h"),
-        ] {
-            assert_eq!(span(seconds), said);
+    fn the_error_of_an_input_is_whole_however_narrow_the_terminal_is() {
+        let path = format!("/srv/{}/it", "a-very-long-name".repeat(8));
+        let mut status = status();
+        status.unreachable[0].error = format!("input `source`: fatal: '{path}' is gone");
+        let without = |text: &str| text.split_whitespace().collect::<String>();
+        for width in [40, 80] {
+            let lines = lines(&status, Path::new("/srv/state"), Some(width));
+            let text = without(&lines.iter().map(|line| fit(line, width)).collect::<String>());
+            assert!(text.contains(&without(&status.unreachable[0].error)), "{lines:?}");
         }
+        let lines = lines(&status, Path::new("/srv/state"), None);
+        assert!(lines.iter().any(|line| line.contains(&path)), "words are whole: {lines:?}");
     }
 }

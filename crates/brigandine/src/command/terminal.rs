@@ -45,6 +45,46 @@ pub(super) fn fit(text: &str, width: usize) -> String {
     cut
 }
 
+/// The text as lines that begin with `indent` blanks. On a terminal of `width` columns no line is longer: the text is
+/// broken at its blanks, and in a word that is too long for a line. Elsewhere (`None`) words stay whole, so that they
+/// can be searched for and copied, and only lines of one word have more than [`DEFAULT_SIZE`].
+pub(super) fn wrapped(text: &str, indent: usize, width: Option<usize>) -> Vec<String> {
+    let most = width.unwrap_or(DEFAULT_SIZE.0);
+    let room = width.map(|width| width.saturating_sub(indent).max(CELL_MIN));
+    let mut all: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match all.last_mut() {
+            Some(line) if columns(line) + 1 + columns(word) <= most => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => {
+                let pieces = room.map_or_else(|| vec![word.to_owned()], |room| pieces(word, room));
+                all.extend(pieces.iter().map(|piece| format!("{:indent$}{piece}", "")));
+            }
+        }
+    }
+    all
+}
+
+/// A word in pieces of at most `room` columns.
+fn pieces(word: &str, room: usize) -> Vec<String> {
+    let mut all = vec![String::new()];
+    let mut left = room;
+    for c in word.chars() {
+        let takes = c.width().unwrap_or(0);
+        if takes > left {
+            all.push(String::new());
+            left = room;
+        }
+        left = left.saturating_sub(takes);
+        if let Some(piece) = all.last_mut() {
+            piece.push(c);
+        }
+    }
+    all
+}
+
 /// Lines on standard output and, if standard error is a terminal, a progress line below them.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
@@ -181,7 +221,7 @@ fn lines<const N: usize>(rows: &[[String; N]], most: Option<usize>) -> Vec<Strin
 
 #[cfg(test)]
 mod tests {
-    use super::{columns, fit, lines};
+    use super::{columns, fit, lines, wrapped};
 
     #[test]
     fn a_text_is_cut_by_the_columns_that_it_takes() {
@@ -199,6 +239,25 @@ mod tests {
             assert_eq!(fit(text, width), cut, "{text} in {width}");
             assert!(columns(&fit(text, width)) <= width);
         }
+    }
+
+    #[test]
+    fn a_wrapped_text_loses_nothing_and_fits_its_terminal() {
+        let text = "input `source`: fetch /a/very/long/path/that/is/broken/in/the/middle 日本語の説明はここにあります of e\u{301}e\u{301}";
+        let without = |text: &str| text.split_whitespace().collect::<String>();
+        for width in [14, 20, 33, 80, 200] {
+            let lines = wrapped(text, 9, Some(width));
+            for line in &lines {
+                assert!(
+                    columns(line) <= width && line.starts_with("         "),
+                    "{width}: {line:?}"
+                );
+            }
+            assert_eq!(without(&lines.join("")), without(text), "{width}");
+        }
+        let lines = wrapped(&format!("short {}", "x".repeat(200)), 2, None);
+        assert_eq!(lines, ["  short".to_owned(), format!("  {}", "x".repeat(200))]);
+        assert_eq!(wrapped("", 9, None), [""; 0]);
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //! sandbox = "auto"                   # "off", "auto" (bubblewrap where it works), "require"
 //! build-user = "brigandine-build"    # the user that runs builds and evaluators, if the server is root
 //! git-filters = ["lfs"]              # filters of git's configuration that may run; [] for none
-//! drain = false                      # whether SIGTERM lets running builds end
+//! drain = false                      # whether the first SIGTERM lets running builds end
 //!
 //! [tracing]
 //! format = "text"                    # or "json"

@@ -1,5 +1,6 @@
 //! The room on file systems.
 
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// A file system that bounds the number of its files is full if fewer new files can be made than this, or, if it is
@@ -35,12 +36,34 @@ impl Space {
 }
 
 /// A file system of the state directory, as the last look found it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Disk {
     /// A folder on it: the state directory, or one of its folders that is on another file system.
     pub(crate) folder: PathBuf,
     pub(crate) free: u64,
     pub(crate) used: u64,
+}
+
+impl Disk {
+    /// The folder's name in the state directory `state`; `.`: the state directory itself.
+    pub(crate) fn name(&self, state: &Path) -> String {
+        let inside = self.folder.strip_prefix(state).unwrap_or(&self.folder);
+        match inside.as_os_str().is_empty() {
+            true => ".".to_owned(),
+            false => inside.display().to_string(),
+        }
+    }
+}
+
+/// The file systems of some folders as they are now, each once. The last folder is preferred. Blocks if a file system
+/// does not answer (HEAL1).
+pub(crate) fn disks_of(folders: &[PathBuf]) -> Vec<Disk> {
+    distinct(&spaces(folders))
+}
+
+/// The folders whose file systems say how much room they have. Blocks if a file system does not answer (HEAL1).
+pub(super) fn spaces(folders: &[PathBuf]) -> Vec<(&PathBuf, Space)> {
+    folders.iter().filter_map(|folder| Some((folder, Space::of(folder)?))).collect()
 }
 
 /// The file systems of some folders, each once. The last folder is preferred.

@@ -36,3 +36,44 @@ fn what_does_not_mend_itself_does_not_pass() {
         assert!(!passes_in_sqlite(&of(code)), "{code}");
     }
 }
+
+#[tokio::test]
+async fn an_empty_write_that_fails_or_is_late_is_told_until_one_succeeds() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("test.db");
+    let timeout = Duration::from_secs(4);
+    let database = Database::open(&path, true, timeout).await.expect("opens");
+    let (health, mut events) = {
+        let events = broadcast::Sender::new(16);
+        (Health::with(Vec::new(), Some(0), events.clone()), events.subscribe())
+    };
+    let (watching, probe) = (health.clone(), database.client("probe"));
+    let watch = tokio::spawn(async move { watching.watch_writes(&probe).await });
+    let flags = rusqlite::OpenFlags::default();
+    let other = rusqlite::Connection::open_with_flags(&path, flags).expect("the database");
+    other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    let mut state = health.shared.state.subscribe();
+    let limit = Duration::from_secs(30);
+    let late = tokio::time::timeout(limit, state.wait_for(|state| state.late)).await;
+    let late = late.expect("in time").expect("it lives").notice();
+    assert!(
+        late.contains("The database accepts no write: another program has it locked"),
+        "{late}"
+    );
+    let failed = tokio::time::timeout(limit, state.wait_for(|it| it.probing.is_some())).await;
+    let failed = failed.expect("in time").expect("it lives").notice();
+    assert!(failed.contains("The database cannot be used for now"), "{failed}");
+    assert_eq!(health.unwritable().len(), 1);
+    assert_eq!(health.disk_notice(), "");
+    other.execute_batch("ROLLBACK").expect("let go");
+    let well = state.wait_for(|state| *state == State::default());
+    tokio::time::timeout(limit, well).await.expect("in time").expect("it lives");
+    assert_eq!((health.notice(), health.unwritable()), (String::new(), Vec::new()));
+    // Pages are told when there is something to show, and when there is nothing any more.
+    for _ in 0..2 {
+        assert!(matches!(events.try_recv(), Ok(Event::Notice)));
+    }
+    assert!(events.try_recv().is_err());
+    health.stop();
+    watch.await.expect("no panic").expect("no error");
+}

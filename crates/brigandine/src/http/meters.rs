@@ -44,15 +44,16 @@ impl HttpMeters {
     /// Counts an answer whose making took `time`; of a stream, until its first piece was asked for.
     pub(super) fn answered(&self, response: &Response, time: Duration) {
         let route = response.extensions().get::<Route>().map(|Route(path)| path.as_str());
-        self.count(route.unwrap_or(NO_ROUTE), response.status(), time);
+        self.count(route.unwrap_or(NO_ROUTE), response.status(), Some(time));
     }
 
     /// Counts a connection that was refused.
     pub(super) fn refused(&self, status: StatusCode) {
-        self.count(NO_ROUTE, status, Duration::ZERO);
+        // Nothing was asked for, so there is no time that the answer took.
+        self.count(NO_ROUTE, status, None);
     }
 
-    fn count(&self, route: &str, status: StatusCode, time: Duration) {
+    fn count(&self, route: &str, status: StatusCode, time: Option<Duration>) {
         let mut routes = self.routes();
         let meter = match routes.get_mut(route) {
             Some(meter) => meter,
@@ -62,7 +63,9 @@ impl HttpMeters {
             }),
         };
         *meter.statuses.entry(status.as_u16()).or_default() += 1;
-        meter.times.record(time);
+        if let Some(time) = time {
+            meter.times.record(time);
+        }
     }
 
     fn routes(&self) -> MutexGuard<'_, HashMap<String, RouteMeter>> {
@@ -114,4 +117,24 @@ pub(crate) async fn note_route(path: MatchedPath, request: Request, next: Next) 
     let mut response = next.run(request).await;
     response.extensions_mut().insert(Route(path));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_connection_is_counted_and_took_no_time() {
+        let meters = HttpMeters::default();
+        meters.refused(StatusCode::TOO_MANY_REQUESTS);
+        let mut text = Text::default();
+        meters.write(&mut text);
+        let text = text.end();
+        for line in [
+            "brigandine_http_requests_total{route=\"(none)\",status=\"429\"} 1\n",
+            "brigandine_http_request_duration_seconds_count{route=\"(none)\"} 0\n",
+        ] {
+            assert!(text.contains(line), "{line:?} is not in\n{text}");
+        }
+    }
 }

@@ -7,4 +7,6 @@ pub struct Tasks {
     pub running: Vec<String>,
     /// Why the server does not do its work, in sentences for people; empty: all required tasks run.
     pub faults: Vec<String>,
+    /// The server ends: nothing is looked at, evaluated or started any more. One of `faults` says so.
+    pub ending: bool,
 }

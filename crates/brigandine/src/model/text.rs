@@ -73,7 +73,10 @@ pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     for cause in std::iter::successors(error.source(), |cause| cause.source()) {
         let cause = cause.to_string();
-        if !text.contains(&cause) {
+        // SQLite's errors have one more cause, which is the same message behind a number.
+        let numbered = cause.strip_prefix("Error code ").and_then(|rest| rest.split_once(": "));
+        let said = numbered.map_or(&*cause, |(_, said)| said);
+        if !text.contains(said) {
             text.push_str(": ");
             text.push_str(&cause);
         }
@@ -102,7 +105,16 @@ pub(super) const fn is_no(yes: &bool) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{lines, one_line};
+    use super::{lines, one_line, with_causes};
+
+    #[test]
+    fn a_cause_that_is_said_already_is_left_out() {
+        let locked = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(5), None);
+        let text = with_causes(&locked);
+        assert_eq!(text.matches("locked").count(), 1, "{text}");
+        let error = std::io::Error::other(locked);
+        assert_eq!(with_causes(&error), text);
+    }
 
     #[test]
     fn a_text_from_outside_is_one_bounded_line_without_control_characters() {

@@ -1,8 +1,8 @@
 //! `/metrics`: the server's figures, in the text format of Prometheus.
 //!
 //! Most figures are counters in memory. The database is asked for a few kept counts, so the answer costs the same however
-//! many builds there are. It is given [`LIMIT`] for these, and so are the file system and `/proc`; figures that are not
-//! there by then are left out (PROBE1), and `brigandine_database_up` says so.
+//! many builds there are. It is given [`LIMIT`] for these, and so is the file system; figures that are not there by then
+//! are left out (PROBE1), and `brigandine_database_up` and `brigandine_file_system_up` say so.
 
 mod database;
 #[cfg(test)]
@@ -25,18 +25,22 @@ use crate::os::state_dir::StateDir;
 use crate::os::usage::Usage;
 use crate::store::{self, Figures};
 
+use super::ready;
+
 /// How long an answer waits for figures.
 const LIMIT: Duration = Duration::from_secs(1);
+
+/// The help of the figure `brigandine_ready`.
+const READY: &str = "Whether the server is ready, as /readyz says: 1 or 0";
 
 /// How many systems have a label of their own; all others share [`OTHERS`]. The names of systems come from repositories.
 const SYSTEMS_MAX: usize = 32;
 const OTHERS: &str = "(other)";
 
-/// The figures that the file system and `/proc` are asked for.
+/// What the database counts, with the sizes of its files, for which the file system is asked.
 struct Gathered {
     database: lockkeeper::Stats,
     database_bytes: Option<u64>,
-    usage: Option<Usage>,
 }
 
 /// All figures.
@@ -56,21 +60,40 @@ pub(super) async fn answer(State(context): State<Context>) -> Response {
         work(&mut text, figures);
     }
     ended(&mut text, &context);
-    if let Some(Gathered { database, database_bytes, usage }) = &gathered {
+    let help =
+        "Whether the file system answered in time: 1, or 0 and figures of the database are missing";
+    text.one("brigandine_file_system_up", Kind::Gauge, help, u8::from(gathered.is_some()));
+    if let Some(Gathered { database, database_bytes }) = &gathered {
         database::write(&mut text, database, *database_bytes);
-        if let Some(usage) = usage {
-            process(&mut text, usage);
-        }
+    }
+    // No disk delays `/proc`.
+    if let Ok(usage) = Usage::read() {
+        process(&mut text, &usage);
     }
     disks(&mut text, &context);
     context.http_meters().write(&mut text);
+    exposition(text)
+}
+
+/// The figures of a server that waits to start.
+pub(super) async fn waiting() -> Response {
+    let mut text = Text::default();
+    build_info(&mut text);
+    text.one("brigandine_ready", Kind::Gauge, READY, 0);
+    if let Ok(usage) = Usage::read() {
+        process(&mut text, &usage);
+    }
+    exposition(text)
+}
+
+fn exposition(text: Text) -> Response {
     let mut response = http::text(StatusCode::OK, text.end());
     let kind = HeaderValue::from_static(Text::CONTENT_TYPE);
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     http::not_kept(response)
 }
 
-/// `None`: an earlier request still waits for the file system.
+/// Waits while an earlier request waits for the file system. `None`: the thread that asks has panicked.
 async fn gather(context: &Context) -> Option<Gathered> {
     let permit = Arc::clone(&context.meters().gathering).acquire_owned().await.ok()?;
     let database = context.database().clone();
@@ -80,26 +103,28 @@ async fn gather(context: &Context) -> Option<Gathered> {
         Gathered {
             database: database.stats(),
             database_bytes: file.metadata().ok().map(|file| file.len()),
-            usage: Usage::read().ok(),
         }
     });
     gathered.await.ok()
 }
 
-fn server(text: &mut Text, context: &Context) {
+fn build_info(text: &mut Text) {
     let name = "brigandine_build_info";
     let help = "The version of the server, and the commit that it is built from; always 1";
     let labels = [("version", PACKAGE_VERSION), ("commit", COMMIT)];
     text.family(name, Kind::Gauge, help).sample(&labels, 1);
+}
+
+fn server(text: &mut Text, context: &Context) {
+    build_info(text);
     let name = "brigandine_start_time_seconds";
     let help = "When the server started, in seconds since 1970";
     text.one(name, Kind::Gauge, help, context.meters().started_at);
     let tasks = context.tasks();
     let help = "Required tasks of the server that run";
     text.one("brigandine_tasks_running", Kind::Gauge, help, tasks.running.len());
-    let ready = tasks.faults.is_empty() && context.health().unwritable().is_empty();
-    let help = "Whether the database accepts writes and the required tasks run, as /readyz says";
-    text.one("brigandine_ready", Kind::Gauge, help, u8::from(ready));
+    let ready = ready::reasons(context, tasks.faults).is_empty();
+    text.one("brigandine_ready", Kind::Gauge, READY, u8::from(ready));
     let help = "Whether builds and evaluations may start: 0 while a disk has too little room";
     let has_room = u8::from(context.health().has_room());
     text.one("brigandine_disk_has_room", Kind::Gauge, help, has_room);
@@ -171,20 +196,15 @@ fn ended(text: &mut Text, context: &Context) {
 
 fn disks(text: &mut Text, context: &Context) {
     let disks = context.health().disks();
-    // The state directory itself is ".", a folder of it that is on another file system has its own name.
-    let label = |folder: &std::path::Path| {
-        let inside = folder.strip_prefix(context.state()).unwrap_or(folder);
-        Some(inside.display().to_string()).filter(|name| !name.is_empty()).unwrap_or(".".to_owned())
-    };
     let help = "Bytes that the server may still write to the file system of a folder";
     let mut family = text.family("brigandine_disk_free_bytes", Kind::Gauge, help);
     for disk in &disks {
-        family.sample(&[("folder", &label(&disk.folder))], disk.free);
+        family.sample(&[("folder", &disk.name(context.state()))], disk.free);
     }
     let help = "Bytes in use on the file system of a folder, by anything";
     let mut family = text.family("brigandine_disk_used_bytes", Kind::Gauge, help);
     for disk in &disks {
-        family.sample(&[("folder", &label(&disk.folder))], disk.used);
+        family.sample(&[("folder", &disk.name(context.state()))], disk.used);
     }
 }
 

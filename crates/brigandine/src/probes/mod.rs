@@ -61,5 +61,6 @@ pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
     Router::new()
         .route(HEALTHZ, get(alive::answer))
         .route(READYZ, get(async move |headers: HeaderMap| ready::waiting(&why, &headers)))
+        .route(METRICS, get(metrics::waiting))
         .route(ROBOTS, get(robots::answer))
 }

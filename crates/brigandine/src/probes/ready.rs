@@ -20,11 +20,7 @@ pub(super) async fn answer(
     headers: HeaderMap,
 ) -> Response {
     let tasks = context.tasks();
-    let mut reasons = tasks.faults;
-    if context.is_closing() {
-        reasons.push("The server ends.".to_owned());
-    }
-    reasons.extend(context.health().unwritable());
+    let reasons = reasons(&context, tasks.faults);
     let ready = reasons.is_empty();
     if !context.auth().may_read(&visitor) {
         let why = "This server is private: the reasons are for those who may read.".to_owned();
@@ -32,14 +28,29 @@ pub(super) async fn answer(
         let (notice, tasks) = (String::new(), Vec::new());
         return say(&ReadinessJson { ready, reasons, notice, tasks }, &headers);
     }
-    let notice = context.health().notice();
+    // The rest of what pages show is among the reasons.
+    let notice = context.health().disk_notice();
     say(&ReadinessJson { ready, reasons, notice, tasks: tasks.running }, &headers)
+}
+
+/// Why the server is not ready, in sentences for people; empty: it is ready. `faults` are those of its tasks.
+pub(super) fn reasons(context: &Context, mut faults: Vec<String>) -> Vec<String> {
+    faults.extend(context.health().unwritable());
+    faults
 }
 
 /// The answer of a server that waits to start.
 pub(super) fn waiting(why: &Mutex<String>, headers: &HeaderMap) -> Response {
-    let reasons = vec![why.lock().unwrap_or_else(PoisonError::into_inner).clone()];
+    let reasons = vec![sentence(&why.lock().unwrap_or_else(PoisonError::into_inner))];
     say(&ReadinessJson { ready: false, reasons, notice: String::new(), tasks: Vec::new() }, headers)
+}
+
+/// A text of the trace as a sentence.
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().into_iter().flat_map(char::to_uppercase);
+    let end = if text.ends_with('.') { "" } else { "." };
+    first.chain(chars).chain(end.chars()).collect()
 }
 
 fn say(readiness: &ReadinessJson, headers: &HeaderMap) -> Response {

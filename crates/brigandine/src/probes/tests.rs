@@ -39,6 +39,7 @@ async fn a_task_that_exited_makes_the_server_unready_and_is_named() {
     let tasks = Tasks {
         running: vec!["the builder".to_owned()],
         faults: vec!["A required task exited: the wake socket: it broke.".to_owned()],
+        ending: false,
     };
     *served.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
     let (status, json) = readiness(&served).await;
@@ -65,6 +66,37 @@ async fn a_database_that_accepts_no_write_makes_the_server_unready_until_it_acce
     assert!(reason.starts_with("The database has accepted no write for "), "{reason}");
     served.health.note_waiting(None);
     assert_eq!(readiness(&served).await.0, 200);
+    served.close().await;
+}
+
+#[tokio::test]
+async fn the_figure_of_readiness_is_the_answer_of_readyz() {
+    let served = served().await;
+    let check = async |status: u16, figure: &str| {
+        assert_eq!(readiness(&served).await.0, status, "{figure}");
+        let figures = served.get("/metrics").await.body;
+        assert!(figures.contains(&format!("\nbrigandine_ready {figure}\n")), "{status}: {figures}");
+    };
+    check(200, "1").await;
+    let ends =
+        Tasks { faults: vec!["The server ends.".to_owned()], ending: true, ..Tasks::default() };
+    *served.tasks.lock().unwrap_or_else(PoisonError::into_inner) = ends;
+    check(503, "0").await;
+    *served.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Tasks::default();
+    served.health.note_waiting(Instant::now().checked_sub(Duration::from_secs(7)));
+    check(503, "0").await;
+    served.health.note_waiting(None);
+    check(200, "1").await;
+    served.close().await;
+}
+
+#[tokio::test]
+async fn what_is_no_notice_on_pages_is_none_for_programs_and_no_reason_is_said_twice() {
+    let served = served().await;
+    served.health.note_end();
+    let (_, json) = readiness(&served).await;
+    assert_eq!(json["notice"], "", "it is among the reasons of a server that ends");
+    assert!(served.page("/queue").await.body.contains("The server ends: what runs may end"));
     served.close().await;
 }
 
@@ -114,12 +146,12 @@ async fn a_server_that_waits_to_start_is_alive_and_says_why_it_is_not_ready() {
     let router = hyper_util::service::TowerToHyperService::new(super::waiting(why));
     for (path, accept, status, body) in [
         ("/healthz", "*/*", 200, "ok\n"),
-        ("/readyz", "*/*", 503, "not ready\nthe server waits to start: the disk is full\n"),
+        ("/readyz", "*/*", 503, "not ready\nThe server waits to start: the disk is full.\n"),
         (
             "/readyz",
             "application/json",
             503,
-            r#"{"ready":false,"reasons":["the server waits to start: the disk is full"],"notice":"","tasks":[]}"#,
+            r#"{"ready":false,"reasons":["The server waits to start: the disk is full."],"notice":"","tasks":[]}"#,
         ),
         ("/robots.txt", "*/*", 200, RULES),
     ] {
@@ -128,6 +160,14 @@ async fn a_server_that_waits_to_start_is_alive_and_says_why_it_is_not_ready() {
         assert_eq!(answer.status().as_u16(), status, "{path}");
         let found = axum::body::to_bytes(answer.into_body(), 1 << 20).await.expect("a body");
         assert_eq!(String::from_utf8_lossy(&found), body, "{path}");
+    }
+    let request = Request::get("/metrics").body(Body::empty()).expect("a request");
+    let answer = router.call(request).await.expect("an answer");
+    assert_eq!(answer.status().as_u16(), 200, "monitors see that it answers, and is not ready");
+    let found = axum::body::to_bytes(answer.into_body(), 1 << 20).await.expect("a body");
+    let figures = String::from_utf8_lossy(&found);
+    for line in ["\nbrigandine_ready 0\n", "\nbrigandine_build_info{", "\nprocess_open_fds "] {
+        assert!(figures.contains(line), "{line:?} is not in\n{figures}");
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) use pruning::{
 pub(crate) use query::is_refusal;
 pub(crate) use registering::{end_evaluation, note_checkouts};
 pub(crate) use requests::{asked_to_end, request};
-pub(crate) use server::{note_start, note_stop, open, optimize};
+pub(crate) use server::{BUSY_TIMEOUT, note_start, note_stop, open, optimize};
 #[cfg(test)]
 pub(crate) use specifications::want_look;
 pub(crate) use specifications::{

@@ -72,7 +72,7 @@ impl OpenError {
 }
 
 /// How long a call of a command waits while another program has the database locked.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a call of a server waits while another program has the database locked. Afterwards the server shows on its
 /// pages that it waits, and repeats the call.
 const SERVER_BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@
 //!
 //! [`store::abandon`] makes a build fail.
 
-use super::{Loop, RETRY, is_last};
+use super::{Loop, RETRY};
 use crate::build::dispatch::Dispatcher;
 use crate::build::end::End;
 use crate::build::refusals::RefusedEnd;
@@ -85,7 +85,7 @@ impl<D: Dispatcher> Loop<D> {
                 self.settle(&end, &changed);
                 return Ok(true);
             }
-            Err(error) if is_last(&error) => return Err(error),
+            Err(error) if health::is_last(&error) => return Err(error),
             Err(error) => error,
         };
         let (id, attempt) = end.key();

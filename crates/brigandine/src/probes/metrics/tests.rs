@@ -56,6 +56,7 @@ async fn the_queue_is_that_of_the_database() {
         ("brigandine_specifications", 2.0),
         ("brigandine_specifications_unreachable", 1.0),
         ("brigandine_database_up", 1.0),
+        ("brigandine_file_system_up", 1.0),
         ("brigandine_ready", 1.0),
     ] {
         assert_eq!(figures.value(name, &[]), Some(value), "{name}");
@@ -185,6 +186,21 @@ async fn without_the_database_the_other_figures_are_there_and_say_so() {
     assert_eq!(figures.value("brigandine_database_up", &[]), Some(0.0));
     assert_eq!(figures.samples("brigandine_builds").count(), 0);
     assert!(figures.samples("brigandine_http_connections").count() == 1);
+    served.close().await;
+}
+
+#[tokio::test]
+async fn without_the_file_system_the_other_figures_are_there_and_say_so() {
+    let served = served().await;
+    // As while an earlier request waits for a disk that does not answer.
+    let asking = std::sync::Arc::clone(&served.meters.gathering).acquire_owned().await;
+    let figures = scrape(&served).await;
+    assert_eq!(figures.value("brigandine_file_system_up", &[]), Some(0.0));
+    assert_eq!(figures.samples("brigandine_database_bytes").count(), 0);
+    assert_eq!(figures.value("brigandine_database_up", &[]), Some(1.0));
+    assert!(figures.value("process_open_fds", &[]) > Some(3.0), "no disk delays /proc");
+    drop(asking);
+    assert_eq!(scrape(&served).await.value("brigandine_file_system_up", &[]), Some(1.0));
     served.close().await;
 }
 

@@ -140,7 +140,7 @@ fn the_status_is_that_of_the_server_and_says_why_it_is_not_ready() {
     assert!(said.contains(&format!("http://{address}")), "{said}");
     let ended = run(place.tool(&["status", "--json"]));
     let json: serde_json::Value = serde_json::from_str(&ended.stdout).expect("JSON");
-    assert_eq!((&json["healthy"], &json["queue"]["running"]), (&true.into(), &0.into()), "{json}");
+    assert_eq!((&json["ready"], &json["queue"]["running"]), (&true.into(), &0.into()), "{json}");
     assert_eq!(json["server"]["pid"], server.child.id());
     let tasks = json["tasks"].as_array().expect("a list");
     for task in ["the builder", "the wake socket", "the monitor of `sample`"] {
@@ -152,7 +152,7 @@ fn the_status_is_that_of_the_server_and_says_why_it_is_not_ready() {
     let _ = run(place.tool(&["evaluate", "sample"]));
     let (code, said) = status(&place);
     assert_eq!(code, Some(0), "the server itself is well: {said}");
-    assert!(said.contains("inputs   of 1 specification cannot be reached\n"), "{said}");
+    assert!(said.contains("inputs   those of 1 specification cannot be reached\n"), "{said}");
     assert!(said.contains("         sample ("), "{said}");
     // Another program locks the database.
     let other = place.database();

@@ -1,5 +1,6 @@
 //! Builds: how they end, and what they leave.
 
+use crate::command::serve::{address, text};
 use crate::support::{Gate, Place, Process, processes_with, run};
 
 fn built(jobs: &[(&str, &str)]) -> Place {
@@ -229,13 +230,74 @@ fn draining_lets_running_builds_end_and_starts_no_others() {
     repository.jobs(&[("one", &command), ("after", "command = \"true\"\nneeds = [\"one\"]")]);
     place.specify(&[("sample", &repository, "")]);
     let server = Process::start(place.command(&["--drain"]));
+    let address = address(&server);
     assert_eq!(running.wait(), "up\n");
     server.signal("TERM");
     server.trace("no build is started any more");
+    // Everything that only answers goes on.
+    let ready = text(&address, "/readyz");
+    assert!(ready.contains(" 503 "), "{ready}");
+    assert!(ready.ends_with("not ready\nThe server ends: 1 build still runs.\n"), "{ready}");
+    assert!(text(&address, "/healthz").contains("200 OK"));
+    assert!(text(&address, "/metrics").contains("\nbrigandine_ready 0\n"));
+    let page = text(&address, "/build/1");
+    assert!(
+        page.contains("200 OK") && page.contains("The server ends: what runs may end"),
+        "{page}"
+    );
+    let status = run(place.tool(&["status"]));
+    assert_eq!(status.status.code(), Some(1));
+    assert!(status.stdout.contains("The server ends: 1 build still runs."), "{}", status.stdout);
+    // Nothing is looked at or evaluated, whatever a command asks for.
+    repository.jobs(&[("two", "command = \"true\"")]);
+    let evaluate = Process::start(place.tool(&["evaluate", "sample"]));
+    evaluate.trace("the server is waited for: The server ends: 1 build still runs.");
     go.open();
     assert!(server.end().success());
+    assert_eq!(evaluate.end().code(), Some(1), "the next server does it");
+    assert_eq!(place.rows("SELECT id FROM evaluation"), ["1"]);
     assert_eq!(place.jobs(1), ["after|-2", "one|0"]);
     assert_eq!(place.build_log("one"), "go\n");
+}
+
+/// A server that drains, and two builds that never end.
+fn draining() -> (Place, Process) {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    let gates = [Gate::new(place.path("one")), Gate::new(place.path("two"))];
+    let command =
+        |gate: &Gate| format!("command = \"echo up > {}; sleep 1000\"", gate.path().display());
+    repository.jobs(&[("one", &command(&gates[0])), ("two", &command(&gates[1]))]);
+    place.specify(&[("sample", &repository, "")]);
+    let server = Process::start(place.command(&["--drain"]));
+    for gate in gates {
+        assert_eq!(gate.wait(), "up\n");
+    }
+    server.signal("TERM");
+    server.trace("no build is started any more");
+    (place, server)
+}
+
+#[test]
+fn builds_can_be_canceled_while_the_server_waits_for_their_ends() {
+    let (place, server) = draining();
+    for build in ["1", "2"] {
+        let canceled = run(place.tool(&["cancel", build]));
+        assert!(canceled.status.success(), "{}{}", canceled.stdout, canceled.stderr);
+    }
+    assert!(server.end().success(), "it ends when no build runs");
+    assert_eq!(place.jobs(1), ["one|4", "two|4"]);
+    place.check_consistency();
+}
+
+#[test]
+fn a_second_signal_cuts_the_builds_for_which_a_server_waits() {
+    let (place, server) = draining();
+    server.signal("TERM");
+    server.trace("again: running builds are cut");
+    assert!(server.end().success());
+    assert_eq!(place.jobs(1), ["one|-2", "two|-2"]);
+    place.check_consistency();
 }
 
 #[test]

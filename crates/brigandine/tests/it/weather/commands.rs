@@ -97,7 +97,8 @@ fn one_shot_says_why_a_repository_could_not_be_fetched_or_evaluated() {
     let ended = place.one_shot();
     assert_eq!(ended.status.code(), Some(1));
     assert!(
-        ended.stderr.contains("spec: evaluation 1 failed (`brigandine log --evaluation 1`): "),
+        ended.stderr.contains("spec: evaluation 1 failed (`brigandine log --evaluation 1`): ")
+            && ended.stderr.contains(&format!("--state {}", place.state().display())),
         "{}",
         ended.stderr
     );
@@ -605,4 +606,17 @@ fn a_state_directory_that_may_not_be_looked_at_is_told_as_such() {
         assert!(ended.stderr.contains("run this as the user of its server"), "{}", ended.stderr);
     }
     std::fs::set_permissions(place.state(), Permissions::from_mode(0o700)).expect("a mode");
+}
+
+#[test]
+fn a_command_that_waits_for_a_lock_says_so_and_then_does_its_work() {
+    let (place, _) = place(&[("bad", "command = \"false\"")]);
+    assert_eq!(place.one_shot().status.code(), Some(1));
+    let other = place.database();
+    other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    let restart = Process::start(place.tool(&["restart", "1"]));
+    restart.trace("the database is waited for, up to 30 s: another program has it locked");
+    other.execute_batch("ROLLBACK").expect("let go");
+    assert_eq!(restart.line(), "build 1: scheduled; no server runs now");
+    assert!(restart.end().success());
 }

@@ -279,10 +279,11 @@ fn a_server_that_starts_while_the_database_is_locked_waits_and_says_so() {
     let address = address(&server);
     let page = text(&address, "/");
     assert!(page.contains("503") && page.contains("the server waits to start"), "{page}");
+    assert!(page.contains("retry-after: 5"), "{page}");
     assert!(text(&address, "/healthz").contains("200 OK"), "its process answers");
     let readiness = text(&address, "/readyz");
     assert!(readiness.contains("503"), "{readiness}");
-    assert!(readiness.contains("not ready\nthe server waits to start"), "{readiness}");
+    assert!(readiness.contains("not ready\nThe server waits to start"), "{readiness}");
     other.execute_batch("ROLLBACK").expect("let go");
     until(|| text(&address, "/build/1"), |page| page.contains("succeeded"));
     until(|| text(&address, "/readyz"), |readiness| readiness.contains("200 OK"));
@@ -331,8 +332,15 @@ fn an_idle_server_notices_that_the_database_is_locked_and_says_so_to_monitors() 
     let readiness = until(|| text(&address, "/readyz"), |readiness| readiness.contains("503"));
     assert!(readiness.contains("The database"), "{readiness}");
     assert!(text(&address, "/healthz").contains("200 OK"), "its process answers");
+    // Nobody asks anything of the server, and no task writes: it says so by itself, in its trace and on its pages.
+    server.traces(&["the database accepts no write", "the database cannot be used for now"]);
+    until(|| text(&address, "/"), |page| page.contains("The database cannot be used for now"));
+    let readiness = text(&address, "/readyz");
+    assert_eq!(readiness.matches("The database cannot be used").count(), 1, "{readiness}");
     other.execute_batch("ROLLBACK").expect("let go");
     until(|| text(&address, "/readyz"), |readiness| readiness.contains("200 OK"));
+    server.trace("the database can be used again");
+    until(|| text(&address, "/"), |page| !page.contains("The database cannot be used"));
     server.signal("TERM");
     assert!(server.end().success());
 }
