@@ -101,8 +101,7 @@ fn filter(query: &Query, finished: bool) -> Result<Option<BuildFilter>> {
         Some(text) => {
             let code = text.parse().ok().and_then(BuildStatus::from_code);
             let status = code.map_or_else(|| text.parse(), Ok);
-            let refuse = |_| HttpError::BadRequest("the value of 'status' is not valid".to_owned());
-            Some(status.map_err(refuse)?)
+            Some(status.map_err(|_: String| HttpError::BadRequest(no_status()))?)
         }
     };
     Ok(Some(BuildFilter {
@@ -114,6 +113,15 @@ fn filter(query: &Query, finished: bool) -> Result<Option<BuildFilter>> {
         derivation: query.get("derivation"),
         status,
     }))
+}
+
+/// What is said of a `status` that is none.
+fn no_status() -> String {
+    let names: Vec<_> = BuildStatus::ALL.iter().map(|status| status.as_str()).collect();
+    format!(
+        "the value of 'status' is not valid; valid are the codes from -2 to 4, {}, success, done and pending",
+        names.join(", ")
+    )
 }
 
 fn none() -> Response {

@@ -353,7 +353,7 @@ impl<'d, 'i> Table<'d, 'i> {
         example: &str,
     ) -> Option<u64> {
         let help = format!(
-            "bytes or text with a unit (KiB, MiB, GiB), for example `{key} = \"{example}\"`"
+            "bytes or text with a unit (KiB, MiB, GiB, TiB), for example `{key} = \"{example}\"`"
         );
         self.quantity(key, &range, "size", &help, u64::from, value::parse_bytes)
     }

@@ -66,6 +66,8 @@ pub(super) fn parse_bytes(text: &str) -> Option<u64> {
         "MiB" | "M" => 1 << 20,
         "GB" => 1_000_000_000,
         "GiB" | "G" => 1 << 30,
+        "TB" => 1_000_000_000_000,
+        "TiB" | "T" => 1 << 40,
         _ => return None,
     };
     number.checked_mul(unit)
@@ -355,6 +357,8 @@ mod tests {
             ("4096", Some(4096)),
             ("64 MiB", Some(64 << 20)),
             ("1GiB", Some(1 << 30)),
+            ("2 TiB", Some(2 << 40)),
+            ("1TB", Some(1_000_000_000_000)),
             ("10 kB", Some(10_000)),
             ("ten", None),
             ("99999999999999999 GiB", None),

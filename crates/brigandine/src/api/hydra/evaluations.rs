@@ -173,5 +173,5 @@ async fn latest(
 ) -> Result<Response> {
     let read = named.read(&context, |s, state, _| store::latest_finished_evaluation(s, state.id));
     let id = read.await?.ok_or_else(|| HttpError::not_found("No evaluation found."))?;
-    Ok(redirect(&format!("/eval/{id}{}", tail(uri.path(), 4))))
+    Ok(redirect(&format!("/eval/{id}{}", tail(&uri, 4))))
 }

@@ -68,7 +68,7 @@ async fn redirected(
     });
     let none = || HttpError::not_found("There is no successful build to redirect to.");
     let (id, _) = read.await?.ok_or_else(none)?;
-    Ok(redirect(&format!("/build/{id}{}", tail(uri.path(), parts))))
+    Ok(redirect(&format!("/build/{id}{}", tail(uri, parts))))
 }
 
 /// The latest build that succeeded.

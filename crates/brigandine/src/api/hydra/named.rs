@@ -1,5 +1,6 @@
 //! What the paths of Hydra name: a jobset or a job by its project and its own name, and the part of a path behind that.
 
+use axum::http::Uri;
 use serde::Deserialize;
 
 use crate::context::Context;
@@ -62,8 +63,11 @@ impl Named {
     }
 }
 
-/// The part of a path behind its first `parts` parts, with the slash before it, as the client sent it.
-pub(super) fn tail(path: &str, parts: usize) -> &str {
+/// What an address has behind the first `parts` parts of its path, with the slash before it, and its query, as the client
+/// sent them.
+pub(super) fn tail(uri: &Uri, parts: usize) -> String {
+    let path = uri.path();
     let mut slashes = path.match_indices('/').map(|(at, _)| at).skip(parts);
-    slashes.next().map_or("", |at| &path[at..])
+    let path = slashes.next().map_or("", |at| &path[at..]);
+    uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
 }

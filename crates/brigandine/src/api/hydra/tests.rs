@@ -1,14 +1,22 @@
 //! Compares the routes of Hydra with golden files, and asks as its clients do.
 
+use axum::http::Uri;
+
 use super::named::tail;
 use crate::api::tests::{JSON, check_with};
 use crate::site::harness::served;
 
 #[test]
-fn the_tail_of_a_path_is_left_as_it_is() {
-    assert_eq!(tail("/job/p/j/n/latest", 5), "");
-    assert_eq!(tail("/job/p/j/n/latest/download/1/a%20b", 5), "/download/1/a%20b");
-    assert_eq!(tail("/", 5), "");
+fn the_tail_of_an_address_is_left_as_it_is() {
+    for (address, wanted) in [
+        ("/job/p/j/n/latest", ""),
+        ("/job/p/j/n/latest/download/1/a%20b", "/download/1/a%20b"),
+        ("/job/p/j/n/latest/log/raw?offset=7&x=%2F", "/log/raw?offset=7&x=%2F"),
+        ("/job/p/j/n/latest?x", "?x"),
+        ("/", ""),
+    ] {
+        assert_eq!(tail(&Uri::from_static(address), 5), wanted, "{address}");
+    }
 }
 
 #[tokio::test]

@@ -69,7 +69,8 @@ fn every_shell_gets_completions_with_every_command() {
 #[test]
 fn there_is_a_manual_page_for_the_program_and_for_each_command() {
     let page = said(&["man"]);
-    assert!(page.contains(".TH brigandine 1") && page.contains("Exit status"), "{page}");
+    assert!(page.contains(".TH brigandine 1") && page.contains(".SH \"EXIT STATUS\""), "{page}");
+    assert!(page.contains(".SH ENVIRONMENT") && !page.contains("EXTRA"), "{page}");
     let place = Place::new();
     let folder = place.path("man1");
     said(&["man", "--directory", folder.to_str().expect("a path")]);
@@ -87,6 +88,11 @@ fn there_is_a_manual_page_for_the_program_and_for_each_command() {
     assert!(names.len() > 12, "{help}");
     for name in names.iter().filter(|name| **name != "help") {
         assert!(pages.contains(&format!("brigandine-{name}.1")), "{name} is not in {pages:?}");
+    }
+    // A page says of which program it is, what values options have, and which variable stands for one.
+    let status = fs::read_to_string(folder.join("brigandine-status.1")).expect("a page");
+    for text in ["\"brigandine 0.", "\\fB\\-\\-state\\fR \\fIDIR\\fR", "BRIGANDINE_STATE"] {
+        assert!(status.contains(text), "{text} is not in {status}");
     }
     assert!(pages.contains(&"brigandine.1".to_owned()), "{pages:?}");
     assert!(pages.contains(&"brigandine-spec-add.1".to_owned()), "{pages:?}");
