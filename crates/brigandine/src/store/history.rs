@@ -9,7 +9,8 @@
 //! The first line says what follows. Every other line is a row: its table, and its columns as `schema.sql` of that
 //! schema version describes them. Tables come in a fixed order, and rows in the order of their keys, so two databases
 //! with the same rows give the same bytes. A column that SQLite computes from others is left out. So is the table
-//! `server`: it is the identity of a state directory, which no other directory may have.
+//! `server`: it is the identity of a state directory, which no other directory may have. So are accounts: their digests
+//! are secrets, which a file for other programs must not have. A backup has them.
 //!
 //! Memory is bounded by one row, however many there are.
 
@@ -26,8 +27,8 @@ use std::io::{self, Write};
 pub(super) const FORMAT: u32 = 1;
 /// What the first line calls the file.
 pub(super) const KIND: &str = "history";
-/// Tables that are not history.
-const LEFT_OUT: [&str; 2] = ["server", "import"];
+/// Tables that are not history: the identity, how far an import is, and the accounts, whose digests are secrets.
+const LEFT_OUT: [&str; 6] = ["server", "import", "user", "user_role", "session", "token"];
 /// The order of the tables: each after those to which it refers. Others follow by name.
 const ORDER: [&str; 11] = [
     "specification",
