@@ -7,8 +7,12 @@ use crate::log::Logs;
 use crate::model::{self, BuildId, BuildLogFile, BuildStatus, Definition, Event, Live};
 use crate::store::{self, Begun, Database, DatabaseError, NewJob};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
+
+mod stops;
 
 /// A dispatcher that tells the test what it was offered and asked to cancel.
 #[derive(Debug)]
@@ -324,75 +328,6 @@ async fn a_drain_lets_what_runs_end() {
     assert!(bench.canceled.try_recv().is_err() && bench.offered.try_recv().is_err());
 }
 
-#[tokio::test]
-async fn an_end_that_a_stop_of_the_server_has_caused_is_no_result() {
-    use BuildStatus::{Failed, FailedOther, Scheduled, Succeeded};
-    for (stop, status, killed, expected) in [
-        (Stop::Now, Failed, true, Scheduled),
-        (Stop::Now, FailedOther, true, Scheduled),
-        // The command saw its child end, and failed.
-        (Stop::Now, Failed, false, Scheduled),
-        (Stop::Now, Succeeded, false, Succeeded),
-        (Stop::Drain, Failed, true, Scheduled),
-        (Stop::Drain, Failed, false, Failed),
-    ] {
-        let mut bench = bench(1, 1).await;
-        let offered = bench.offer().await;
-        bench.builder.stop(stop);
-        if killed {
-            bench.killed(offered, status).await;
-        } else {
-            bench.ended(offered, status).await;
-        }
-        within(&mut bench.task).await.expect("no panic").expect("no error");
-        assert_eq!(bench.state(offered.0).await, (expected, 1), "{stop:?} {status} {killed}");
-    }
-    let mut bench = bench(1, 1).await;
-    let offered = bench.offer().await;
-    bench.builder.stop(Stop::Now);
-    bench.lost(offered).await;
-    within(&mut bench.task).await.expect("no panic").expect("no error");
-    let found = bench.database.read(move |s| store::build(s, offered.0)).await.expect("reads");
-    assert_eq!(found.expect("the build").message, "the server was stopped", "no loss");
-}
-
-#[tokio::test]
-async fn a_build_that_was_killed_just_before_the_server_heard_of_its_stop_is_no_failure() {
-    for stop in [Stop::Now, Stop::Drain] {
-        let mut bench = bench(2, 2).await;
-        let (killed, other) = (bench.offer().await, bench.offer().await);
-        bench.killed(killed, BuildStatus::Failed).await;
-        bench.ended(other, BuildStatus::Succeeded).await;
-        // The loop takes events in their order, so it knows the first one by now.
-        bench.told(other.0, BuildStatus::Succeeded).await;
-        assert_eq!(bench.state(killed.0).await, (BuildStatus::Started, 1), "held back");
-        bench.builder.stop(stop);
-        within(&mut bench.task).await.expect("no panic").expect("no error");
-        assert_eq!(bench.state(killed.0).await, (BuildStatus::Scheduled, 1), "{stop:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_build_that_was_killed_while_the_server_goes_on_has_failed() {
-    let mut bench = bench(1, 1).await;
-    let offered = bench.offer().await;
-    bench.killed(offered, BuildStatus::Failed).await;
-    bench.told(offered.0, BuildStatus::Failed).await;
-    within(bench.builder.wait_idle()).await;
-}
-
-#[tokio::test]
-async fn a_drain_does_not_undo_a_stop() {
-    let mut bench = bench(1, 1).await;
-    let offered = bench.offer().await;
-    bench.builder.stop(Stop::Now);
-    bench.builder.stop(Stop::Drain);
-    assert_eq!(within(bench.canceled.recv()).await, Some(offered));
-    bench.ended(offered, BuildStatus::Canceled).await;
-    within(&mut bench.task).await.expect("no panic").expect("no error");
-    assert_eq!(bench.state(offered.0).await, (BuildStatus::Scheduled, 1));
-}
-
 /// Triggers by which the database refuses something of build 1.
 const NO_SUCCESS: &str =
     "CREATE TRIGGER refuse BEFORE UPDATE ON build WHEN old.id = 1 AND new.status = 0
@@ -480,4 +415,50 @@ async fn a_stop_waits_for_no_end_that_the_database_refuses() {
     bench.builder.stop(Stop::Drain);
     within(&mut bench.task).await.expect("no panic").expect("no error");
     assert_eq!(bench.state(offered.0).await, (BuildStatus::Started, 1), "as it was");
+}
+
+/// Counts the lines of the trace that have a text.
+#[derive(Debug, Clone)]
+struct Counter(&'static str, Arc<AtomicUsize>);
+
+impl std::io::Write for Counter {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        if String::from_utf8_lossy(line).contains(self.0) {
+            self.1.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn only_refusals_of_a_start_in_a_row_count() {
+    let refusals = Counter("the database refuses to start a build", Arc::default());
+    let counter = refusals.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || counter.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let mut bench = bench_with(2, 1, NO_START).await;
+    let run = |text: &'static str| {
+        let database = bench.database.clone();
+        async move { database.exclusive(move |conn| conn.execute_batch(text)).await.expect(text) }
+    };
+    let (stops, begins) = (run("DROP TRIGGER refuse"), run(NO_START));
+    // test                             | loop
+    //                                  | build 1 is refused, build 2 runs: nothing else is started
+    // takes the trigger away           |
+    // ends build 2                     | build 1 runs
+    // refuses starts again, loses it   | build 1 is refused three times more
+    let other = bench.offer().await;
+    stops.await;
+    bench.ended(other, BuildStatus::Succeeded).await;
+    let offered = bench.offer().await;
+    let before = refusals.1.load(Ordering::Relaxed);
+    assert_eq!(before, 1, "of build 1, before build 2 ran");
+    begins.await;
+    bench.lost(offered).await;
+    bench.told(offered.0, BuildStatus::FailedOther).await;
+    assert_eq!(refusals.1.load(Ordering::Relaxed) - before, 3);
 }

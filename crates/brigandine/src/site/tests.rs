@@ -358,3 +358,14 @@ async fn what_must_not_be_stored_has_no_tag_and_is_always_sent() {
     }
     served.close().await;
 }
+
+#[tokio::test]
+async fn a_refusal_is_not_taken_from_a_cache_without_a_question() {
+    let served = served().await;
+    for path in ["/build/99", "/eval/99", "/nothing", "/download/99", "/api/build/99"] {
+        let answer = served.get(path).await;
+        assert_eq!(answer.status, 404, "{path}");
+        assert_eq!(answer.header("cache-control"), Some("no-cache"), "{path}");
+    }
+    served.close().await;
+}

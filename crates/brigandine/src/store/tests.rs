@@ -319,3 +319,15 @@ async fn a_build_that_the_database_refuses_to_reschedule_keeps_no_server_from_st
         assert_eq!(last.killed, expected == BuildStatus::Started, "{trouble}");
     }
 }
+
+#[tokio::test]
+async fn a_build_that_the_database_refuses_to_cancel_is_not_counted_as_canceled() {
+    let database = sample().await;
+    let text = "INSERT INTO definition (build_id, text) VALUES (1006, '{}'), (1008, '{}');
+         CREATE TRIGGER refuse BEFORE UPDATE ON build WHEN old.id = 1007
+         BEGIN SELECT RAISE(ABORT, 'refused'); END";
+    database.exclusive(move |conn| conn.execute_batch(text)).await.expect("made");
+    let recovered = write(&database, |tx| recover(tx, 1_800_000_001)).await;
+    let refused: Vec<i64> = recovered.refused.iter().map(|(id, _)| id.get()).collect();
+    assert_eq!((recovered.gone, refused), (0, vec![1007]));
+}

@@ -188,6 +188,7 @@ const MORE: &str = "
     UPDATE Builds SET worker = 'overdrive1', last_status = 1 WHERE id IN (7, 8);
     UPDATE Builds SET weather = 0, worker = '' WHERE id = 7;
     UPDATE Builds SET weather = 3 WHERE id IN (8, 12);
+    INSERT INTO Inputs VALUES (NULL, 'x', 'https://example.org/x.git', '', NULL, NULL, NULL, 0);
     INSERT INTO Checkouts VALUES ('master', 'eeee', 99, 'guix', '', 0);
     INSERT INTO Outputs VALUES ('/gnu/store/gone.drv', 'out', '/gnu/store/gone');
     INSERT INTO Stamps VALUES ('master', 'aaaa bbbb');
@@ -211,7 +212,7 @@ async fn what_has_a_place_is_imported_and_everything_else_is_counted() {
             ("Checkouts", Some("directory"), 2),
             ("Checkouts", Some("timestamp"), 2),
             ("Checkouts", None, 1),
-            ("Inputs", None, 1),
+            ("Inputs", None, 2),
             ("Stamps", None, 1),
             ("Events", None, 2),
             ("Outputs", None, 1),
