@@ -7,8 +7,6 @@ use crate::log::Logs;
 use crate::model::{self, BuildId, BuildLogFile, BuildStatus, Definition, Event, Live};
 use crate::store::{self, Begun, Database, DatabaseError, NewJob};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
 
@@ -415,50 +413,4 @@ async fn a_stop_waits_for_no_end_that_the_database_refuses() {
     bench.builder.stop(Stop::Drain);
     within(&mut bench.task).await.expect("no panic").expect("no error");
     assert_eq!(bench.state(offered.0).await, (BuildStatus::Started, 1), "as it was");
-}
-
-/// Counts the lines of the trace that have a text.
-#[derive(Debug, Clone)]
-struct Counter(&'static str, Arc<AtomicUsize>);
-
-impl std::io::Write for Counter {
-    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        if String::from_utf8_lossy(line).contains(self.0) {
-            self.1.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-#[tokio::test]
-async fn only_refusals_of_a_start_in_a_row_count() {
-    let refusals = Counter("the database refuses to start a build", Arc::default());
-    let counter = refusals.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || counter.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-    let mut bench = bench_with(2, 1, NO_START).await;
-    let run = |text: &'static str| {
-        let database = bench.database.clone();
-        async move { database.exclusive(move |conn| conn.execute_batch(text)).await.expect(text) }
-    };
-    let (stops, begins) = (run("DROP TRIGGER refuse"), run(NO_START));
-    // test                             | loop
-    //                                  | build 1 is refused, build 2 runs: nothing else is started
-    // takes the trigger away           |
-    // ends build 2                     | build 1 runs
-    // refuses starts again, loses it   | build 1 is refused three times more
-    let other = bench.offer().await;
-    stops.await;
-    bench.ended(other, BuildStatus::Succeeded).await;
-    let offered = bench.offer().await;
-    let before = refusals.1.load(Ordering::Relaxed);
-    assert_eq!(before, 1, "of build 1, before build 2 ran");
-    begins.await;
-    bench.lost(offered).await;
-    bench.told(offered.0, BuildStatus::FailedOther).await;
-    assert_eq!(refusals.1.load(Ordering::Relaxed) - before, 3);
 }

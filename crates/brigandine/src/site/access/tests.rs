@@ -266,7 +266,10 @@ async fn a_private_server_says_nothing_of_what_it_builds_to_strangers() {
         "/build/1/unknown",
     ];
     let addresses: Vec<String> = TABLE.iter().map(|(_, route, _)| address(route)).collect();
-    for path in addresses.iter().map(String::as_str).chain(real) {
+    // The description of the API, whose examples have such names, is the same on every server.
+    let described = |path: &&str| path.starts_with("/api") && access(&Method::GET, path) == Open;
+    let paths = addresses.iter().map(String::as_str).filter(|path| !described(path));
+    for path in paths.chain(real) {
         for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"] {
             for lines in ["", BROWSER, "accept: application/json\r\n", "x-brigandine-parts: 1\r\n"]
             {
