@@ -362,8 +362,8 @@ impl Process {
         if last {
             ids.rotate_left(1);
         }
-        let done = Command::new("kill").args(["-s", name]).args(&ids).status().expect("kill");
-        assert!(done.success());
+        // It fails if one of the processes has ended by the signal to another; the caller sees whether the server ends.
+        Command::new("kill").args(["-s", name]).args(&ids).status().expect("kill");
     }
 
     /// Waits until the process ends.

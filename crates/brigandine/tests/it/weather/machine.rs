@@ -307,7 +307,7 @@ fn status_tells_of_the_server_that_waits_and_not_of_the_one_that_was_killed() {
     for said in [
         &*format!("process {}", server.child.id()),
         &*format!("http://{address}\n"),
-        "the server waits to start",
+        "The server waits to start",
     ] {
         assert!(ended.stdout.contains(said), "no {said:?} in {}", ended.stdout);
     }
