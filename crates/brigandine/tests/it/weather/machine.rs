@@ -169,7 +169,8 @@ fn folders_of_the_state_may_be_links() {
     }
     check_chain(&place, "links", &place.one_shot());
     place.database().execute_batch("UPDATE server SET stopped = 0").expect("as after a kill");
-    fs::create_dir_all(place.path("elsewhere/work/7-7/x")).expect("a folder");
+    let left = place.path("elsewhere").join("work").join("7-7");
+    fs::create_dir_all(left.join("x")).expect("a folder");
     check_chain(&place, "links", &place.one_shot());
     for name in FOLDERS {
         let link = place.state().join(name).symlink_metadata().expect("there");
