@@ -250,22 +250,29 @@ fn an_open_overview_costs_less_than_asking_for_it_again() {
     assert!(answers("parts") * 10.0 < answers("whole"), "{figures}");
 }
 
-/// Memory and the times of pages can only be judged by a longer measurement.
+/// Slopes can only be judged by a longer measurement: on a busy machine the server opens a few more connections within
+/// these seconds. One descriptor forgotten per push is seen in a short measurement, too.
 #[test]
-fn a_short_measurement_of_pushes_counts_no_more_descriptors_at_its_end() {
+fn a_short_measurement_of_pushes_forgets_no_descriptor_per_push_and_judges_by_its_lines() {
     let mut command = Command::new(PROGRAM);
     command.args(["pushes", "--pushes", "20", "--json"]);
     let ended = run(command);
     let figures: serde_json::Value = serde_json::from_str(&ended.stdout).expect(&ended.stderr);
     let lines = figures["lines"].as_array().expect("lines");
-    assert_eq!(figures["points"].as_array().map(Vec::len), Some(32), "without the first fifth");
     for name in ["descriptors", "files and folders", "memory (MiB)", "page (ms)"] {
         let line = lines.iter().find(|line| line["name"] == name).expect(name);
         assert!(line["first_half_max"].as_f64().is_some_and(|max| max > 0.0), "{line}");
-        if name == "descriptors" {
-            assert_eq!(line["grows"], false, "{figures}");
-        }
     }
+    let points = figures["points"].as_array().expect("points");
+    assert_eq!(points.len(), 32, "without the first fifth");
+    let change = |name: &str| {
+        let value = |point: &serde_json::Value| point[name].as_f64().expect("a number");
+        value(&points[31]) - value(&points[0])
+    };
+    // A point's number of pushes is that to each of the two repositories.
+    let pushes = 2.0 * change("pushes");
+    assert!(pushes >= 30.0, "{figures}");
+    assert!(change("descriptors") < pushes, "{figures}");
     let growing = lines.iter().filter(|line| line["grows"] == true).count();
     assert_eq!(ended.status.success(), growing == 0, "{}", ended.stderr);
 }
