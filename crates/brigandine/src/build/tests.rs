@@ -405,6 +405,38 @@ async fn a_build_that_the_database_refuses_to_start_delays_no_other_build_and_is
     }
 }
 
+/// A trigger by which the database refuses the start of build 1 until a time that `refuse_starts` sets.
+const NO_START_YET: &str = "CREATE TABLE trouble (ends REAL);
+    INSERT INTO trouble VALUES (0);
+    CREATE TRIGGER refuse BEFORE UPDATE ON build
+      WHEN old.id = 1 AND old.status = -2 AND new.status = -1
+      AND unixepoch('subsec') < (SELECT ends FROM trouble)
+    BEGIN SELECT RAISE(ABORT, 'no start yet'); END";
+
+async fn refuse_starts(database: &Database, pauses: f64) {
+    let time = PAUSE.as_secs_f64() * pauses;
+    let set = database
+        .write(move |tx| tx.execute("UPDATE trouble SET ends = unixepoch('subsec') + ?1", [time]));
+    assert_eq!(set.await.expect("the time is set"), 1);
+}
+
+/// A start that succeeds ends a row of refusals. The pauses are those of losses and of refusals: 1, 4, 16 and so on, so
+/// there are two refusals after each loss, or fewer on a slow machine.
+#[tokio::test]
+async fn a_build_fails_only_when_refusals_of_its_start_follow_each_other() {
+    let mut bench = bench_with(1, 1, NO_START_YET).await;
+    let id = BuildId::new(1);
+    assert_eq!(bench.offer().await, (id, 1));
+    for (attempt, pauses) in [(2, 1.0 + 2.0), (3, 4.0 + 2.0)] {
+        refuse_starts(&bench.database, pauses).await;
+        bench.lost((id, attempt - 1)).await;
+        assert_eq!(bench.offer().await, (id, attempt));
+    }
+    bench.ended((id, 3), BuildStatus::Succeeded).await;
+    within(bench.builder.wait_idle()).await;
+    assert_eq!(bench.state(id).await, (BuildStatus::Succeeded, 3));
+}
+
 #[tokio::test]
 async fn a_stop_waits_for_no_end_that_the_database_refuses() {
     let mut bench = bench_with(1, 1, NO_END).await;
