@@ -111,11 +111,11 @@ fn every_page_is_whole_on_every_width_and_says_nothing_on_the_console() {
 fn every_page_has_its_contents_without_scripts() {
     let (place, server, site) = busy();
     let browser = Browser::start(&place.path("profile"));
-    // Leaves out times, which differ between the two requests, and the words that only pages with or without scripts
-    // show.
+    // Leaves out times and the free space of the disk, which differ between the two requests, and the words that only
+    // pages with or without scripts show.
     let text = "const copy = document.getElementById('main').cloneNode(true);
         copy.querySelectorAll('time, .took, noscript, label, .part').forEach((it) => it.remove());
-        return copy.textContent.replace(/\\s+/g, ' ');";
+        return copy.textContent.replace(/\\s+/g, ' ').replace(/[0-9.]+ [KMGT]?i?B is\\./, '');";
     for (_, path) in pages() {
         browser.open(&format!("{site}{path}"));
         let with = browser.run(text);
