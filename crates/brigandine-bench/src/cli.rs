@@ -27,10 +27,20 @@ pub(crate) enum Command {
     Strangers(Strangers),
     /// Measure the bytes that an open overview costs while builds start and end; status 1 if they are too many
     Viewer(Viewer),
+    /// Measure pages while many read and change builds, the database is copied, and another process
+    /// reads it for long; status 1 if pages are slow, an answer is wrong, or a log says `locked`
+    Crowd(Crowd),
     /// The server that `site` and `strangers` measure
     #[command(hide = true)]
     Server {
         /// Its state directory
+        #[arg(long, value_name = "DIR")]
+        state: PathBuf,
+    },
+    /// The process of `crowd` that holds a read transaction until its standard input ends
+    #[command(hide = true)]
+    Hold {
+        /// The state directory of the server
         #[arg(long, value_name = "DIR")]
         state: PathBuf,
     },
@@ -130,6 +140,25 @@ pub(crate) struct Viewer {
     pub(crate) changes: u16,
     /// Seconds of each measurement
     #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Crowd {
+    /// Clients that cancel and restart a build of their own in turn, each once a second
+    #[arg(long, value_name = "N", default_value = "64", value_parser = number::<u16>(1, 200))]
+    pub(crate) writers: u16,
+    /// Clients that request a page or a list each second
+    #[arg(long, value_name = "N", default_value = "200", value_parser = number::<u16>(1, 400))]
+    pub(crate) readers: u16,
+    /// Sample builds to make
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = number::<u32>(1000, 100_000_000))]
+    pub(crate) builds: u32,
+    /// Seconds of the measurement
+    #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
     pub(crate) seconds: f64,
     /// Print the figures as JSON
     #[arg(long)]

@@ -3,6 +3,7 @@
 mod builds;
 mod cli;
 mod client;
+mod crowd;
 mod figures;
 mod growth;
 mod measuring;
@@ -38,6 +39,8 @@ fn main() -> ExitCode {
         cli::Command::Pushes(arguments) => pushes::run(&arguments),
         cli::Command::Strangers(arguments) => strangers::run(&arguments),
         cli::Command::Viewer(arguments) => viewer::run(&arguments),
+        cli::Command::Crowd(arguments) => crowd::run(&arguments),
+        cli::Command::Hold { state } => crowd::hold_until_told(&state),
         cli::Command::Server { state } => server::run(&state),
     };
     match outcome {

@@ -169,7 +169,7 @@ pub(crate) fn run(arguments: &Strangers) -> Result<(), Failure> {
 }
 
 /// Requests for pages of all kinds.
-fn pages(samples: &Samples) -> Vec<Vec<u8>> {
+pub(crate) fn pages(samples: &Samples) -> Vec<Vec<u8>> {
     let mut paths = vec!["/".to_owned(), "/queue".to_owned()];
     paths.extend(samples.builds.iter().take(20).map(|(id, _)| format!("/build/{id}")));
     paths.extend(samples.evaluations.iter().take(20).map(|id| format!("/eval/{id}")));

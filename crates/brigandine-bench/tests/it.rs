@@ -277,6 +277,28 @@ fn a_short_measurement_of_pushes_forgets_no_descriptor_per_push_and_judges_by_it
     assert_eq!(ended.status.success(), growing == 0, "{}", ended.stderr);
 }
 
+/// The figures say nothing on a busy machine; what is counted must hold on any.
+#[test]
+fn a_crowd_gets_the_answers_that_it_expects_and_no_log_says_locked() {
+    let mut command = Command::new(PROGRAM);
+    let clients = ["--writers", "8", "--readers", "20", "--builds", "20000", "--seconds", "4"];
+    command.arg("crowd").args(clients).arg("--json");
+    let ended = run(command);
+    let figures: serde_json::Value = serde_json::from_str(&ended.stdout).expect(&ended.stderr);
+    let statuses = |client: &str| figures[client]["statuses"].as_object().expect("statuses");
+    assert_eq!(statuses("readers").keys().collect::<Vec<_>>(), ["200"], "{figures}");
+    let of_writers = statuses("writers");
+    assert!(of_writers.keys().all(|it| ["200", "202", "409"].contains(&it.as_str())), "{figures}");
+    assert!(of_writers["200"].as_u64().is_some_and(|count| count >= 8), "{figures}");
+    assert_eq!(figures["readers"]["requests"], 80, "{figures}");
+    assert!(figures["copies"].as_u64().is_some_and(|copies| copies > 0), "{figures}");
+    assert!(figures["log_lines"].as_u64().is_some_and(|lines| lines > 0), "{figures}");
+    assert_eq!(figures["locked"], serde_json::json!([]), "{figures}");
+    let slow = figures["readers"]["p99_ms"].as_f64().is_some_and(|p99| p99 > 30.0);
+    let late = figures["lag_late"].as_u64().is_some_and(|late| late > 0);
+    assert_eq!(ended.status.success(), !slow && !late, "{}", ended.stderr);
+}
+
 #[test]
 fn an_argument_that_is_none_is_refused_in_words_that_say_what_is_expected() {
     for (arguments, told) in [
