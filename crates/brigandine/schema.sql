@@ -5,7 +5,7 @@
 -- or for chance: every value comes with the statement. Build logs and products are files beside
 -- the database; their paths are relative to the state directory.
 PRAGMA application_id = 1112688452; -- "BRGD"
-PRAGMA user_version = 7;
+PRAGMA user_version = 8;
 
 -- One row: who this state directory is. Its id stands in the environment of every child process,
 -- which is how a restarted server finds the processes of a killed one.
@@ -296,3 +296,16 @@ CREATE TABLE token (
 ) STRICT;
 CREATE UNIQUE INDEX token_name ON token (name);
 CREATE UNIQUE INDEX token_digest ON token (digest);
+
+-- Evaluations that retention does not delete, because somebody said so.
+CREATE TABLE kept_evaluation (
+  evaluation_id INTEGER PRIMARY KEY REFERENCES evaluation (id)
+) STRICT;
+
+-- Evaluations that want no builds any more. A build that no other evaluation wants is canceled, a few at
+-- a time: what a killed server left is canceled by the next one.
+CREATE TABLE withdrawn_evaluation (
+  evaluation_id INTEGER PRIMARY KEY REFERENCES evaluation (id),
+  -- The evaluation that superseded it; NULL: it was canceled on request.
+  successor INTEGER
+) STRICT;

@@ -15,7 +15,7 @@ use crate::config::server::parse_listen;
 use crate::config::{LogFormat, Sandbox};
 use crate::model::{BuildId, BuildStatus, EvaluationId, version};
 pub(crate) use accounts::{CreateToken, OneUser, Token, User};
-pub(crate) use change::{Audit, Change};
+pub(crate) use change::{Asked, Audit, Change, Comment, Keep};
 pub(crate) use keeping::{Backup, Export, Import, ImportOf, Reload, Restore};
 pub(crate) use values::State;
 pub use values::number;
@@ -85,10 +85,19 @@ pub(crate) enum Command {
     /// The first line says what follows, and every other line is a row of a table. All of it is from one moment, while a
     /// server goes on. `import` reads it again. Logs and outputs are files, and not in it.
     Export(Export),
-    /// Cancel builds that wait or run, and wait for their ends
+    /// Cancel builds that wait or run, and wait for their ends; or evaluations
+    ///
+    /// Of an evaluation, builds that another evaluation wants are not canceled, and running ones are not waited for.
     Cancel(Change),
-    /// Build failed or canceled builds once more, and the builds that failed because of them
+    /// Build failed or canceled builds once more, and the builds that failed because of them; of evaluations,
+    /// all that failed
     Restart(Change),
+    /// Put builds in front of the queue, with the builds that they need; of evaluations, all that waits
+    Bump(Change),
+    /// Keep evaluations against retention
+    Keep(Keep),
+    /// Comment on builds or evaluations; their pages show it
+    Comment(Comment),
     /// List which changes were asked for, by whom and why; the latest first
     Audit(Audit),
     /// Delete evaluations that need not be kept, with their builds, build logs and outputs
@@ -226,6 +235,26 @@ pub(crate) enum Spec {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Look at the inputs of specifications from now on
+    Enable {
+        #[command(flatten)]
+        state: State,
+        /// Their names
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// No longer look at the inputs of specifications; what is registered is built
+    Disable {
+        #[command(flatten)]
+        state: State,
+        /// Their names
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+        #[command(flatten)]
+        asked: Asked,
     },
     /// Remove a specification; its evaluations and builds stay
     Remove {

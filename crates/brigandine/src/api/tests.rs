@@ -20,8 +20,12 @@ pub(super) async fn check_with(name: &str, headers: &str, requests: &[&str]) {
     let served = served().await;
     let mut said = String::new();
     for request in requests {
-        let (method, path) = request.split_once(' ').unwrap_or(("GET", request));
-        let answer = served.ask(method, path, headers).await;
+        let (method, rest) = request.split_once(' ').unwrap_or(("GET", request));
+        let (path, body) = rest.split_once(' ').unwrap_or((rest, ""));
+        let answer = match body {
+            "" => served.ask(method, path, headers).await,
+            body => served.post(path, headers, body).await,
+        };
         let kind = answer.header("content-type").unwrap_or("-");
         let length = answer.header("content-length").unwrap_or("-");
         if method != "HEAD" && length != "-" {
@@ -30,7 +34,7 @@ pub(super) async fn check_with(name: &str, headers: &str, requests: &[&str]) {
         let place = answer.header("location").map(|place| format!(" → {place}"));
         let _ = writeln!(
             said,
-            "{method} {path}\n{} {kind}, {length} bytes{}\n{}\n",
+            "{method} {rest}\n{} {kind}, {length} bytes{}\n{}\n",
             answer.status,
             place.unwrap_or_default(),
             answer.body
@@ -294,8 +298,27 @@ async fn changes_are_answered_with_what_has_changed() {
         "POST /api/v1/build/5/restart",
         "POST /api/v1/build/1/restart",
         "POST /api/v1/build/abc/restart",
+        "POST /api/v1/build/5/bump",
+        "POST /api/v1/build/5/comment",
+        "POST /api/v1/build/5/comment {\"comment\":\"of a <b>\"}",
+        "POST /api/v1/eval/2/bump",
+        "POST /api/v1/eval/2/restart {\"status\":[\"failed\"],\"reason\":\"again\"}",
+        "POST /api/v1/eval/2/restart {\"status\":[\"broken\"]}",
+        "POST /api/v1/eval/2/keep",
+        "POST /api/v1/eval/2/keep",
+        "POST /api/v1/eval/2/release",
+        "POST /api/v1/eval/2/comment {\"comment\":\"of an evaluation\"}",
+        "POST /api/v1/eval/2/cancel",
+        "POST /api/v1/eval/1/cancel",
+        "POST /api/v1/eval/99/cancel",
         "POST /api/v1/jobset/hello/evaluate",
         "POST /api/v1/jobset/unknown/evaluate",
+        "POST /api/v1/jobset/hello/enable",
+        "POST /api/v1/jobset/hello/disable",
+        "POST /api/v1/jobset/hello/enable",
+        "POST /api/v1/changes {\"change\":\"restart\",\"builds\":[5,8,99],\"jobs\":[{\"evaluation\":2,\"status\":[\"failed\"]}]}",
+        "POST /api/v1/changes {\"change\":\"disable\",\"specifications\":[\"hello\"]}",
+        "POST /api/v1/changes {\"change\":\"explode\",\"builds\":[5]}",
     ];
     check_with("changes", &bearer(), &requests).await;
 }

@@ -1,9 +1,9 @@
 //! Requests to the running server: changes of builds and specifications, and looks at inputs.
 
-use super::App;
-use crate::model::{self, Action, Actions, Asked, Change, Event, Outcome, Target};
+use super::{App, Shared};
+use crate::model::{self, Action, Actions, Asked, Change, EvaluationId, Event, Outcome, Target};
 use crate::store::{self, DatabaseError};
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
 impl App {
     /// Requests a look at a specification now. `false`: no specification of this name has a monitor.
@@ -28,24 +28,38 @@ impl App {
             first = targets.first().map(tracing::field::display),
             "a change is asked for"
         );
-        let targets: Arc<[Target]> = targets.into();
-        let write = move |tx: &store::Transaction| store::request(tx, change, &targets, &asked);
-        let done = self.shared.web.write(write).await?;
-        self.shared.meters.builds_changed(&done.changed);
-        model::publish(&self.shared.events, &done.changed);
-        for (id, attempt) in done.running {
-            self.shared.builder.cancel_running(id, attempt);
-        }
+        let after = |effects: &store::Effects| self.shared.follow(effects);
+        let done = store::carry_out(&self.shared.web, change, targets, asked, &after).await;
         self.shared.builder.wake();
-        if change == Change::Evaluate {
-            // The request is stored, so the next synchronisation repeats what fails here.
+        if matches!(change, Change::Evaluate | Change::Restart | Change::Enable | Change::Disable) {
+            // The change is stored, so the next synchronisation does what fails here.
             if let Err(error) = self.sync().await {
-                tracing::warn!(error = model::with_causes(&error), "a look is not begun yet");
+                tracing::warn!(
+                    error = model::with_causes(&error),
+                    "monitors do not know of a change yet"
+                );
             }
         }
-        // Open pages show the new rows of the audit.
+        // Open pages show the new rows of the audit, and an evaluation that was canceled ends.
         self.publish(Event::Notice);
-        Ok(done.outcomes)
+        done
+    }
+
+    /// Cancels what a killed server has left of evaluations that were withdrawn.
+    pub(super) async fn finish_requests(&self) -> Result<(), DatabaseError> {
+        let (shared, now) = (&self.shared, model::now());
+        let after = |effects: &store::Effects| shared.follow(effects);
+        let mut last = EvaluationId::new(0);
+        loop {
+            let read = move |s: &store::Snapshot| store::unfinished(s, last, now);
+            let some = shared.health.read(&shared.main, read).await?;
+            let Some((id, _)) = some.last() else { return Ok(()) };
+            last = *id;
+            for (_, rest) in some {
+                let finish = || store::finish_rest(&shared.main, rest.clone(), &after);
+                shared.health.retry(finish).await?;
+            }
+        }
     }
 
     /// Does what follows from changes that another process has made in the database.
@@ -58,6 +72,17 @@ impl App {
         shared.builder.wake();
         self.publish(Event::Notice);
         self.sync().await
+    }
+}
+
+impl Shared {
+    /// Does what must follow a write that changed builds.
+    fn follow(&self, effects: &store::Effects) {
+        self.meters.builds_changed(&effects.changed);
+        model::publish(&self.events, &effects.changed);
+        for (id, attempt) in &effects.running {
+            self.builder.cancel_running(*id, *attempt);
+        }
     }
 }
 

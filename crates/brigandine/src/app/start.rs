@@ -12,7 +12,7 @@ use crate::input::{Checkouts, Repositories};
 use crate::log::Logs;
 use crate::measure::Meters;
 use crate::model::Live;
-use crate::monitor::{self, Scheduled, Turns};
+use crate::monitor::{self, Ending, Scheduled, Turns};
 use crate::os::state_dir::StateDir;
 use crate::outputs::Outputs;
 use crate::retention::Retention;
@@ -132,6 +132,10 @@ impl App {
             scheduled: Scheduled(Box::new({
                 let builder = builder.clone();
                 move || builder.wake()
+            })),
+            ending: Ending(Box::new({
+                let builder = builder.clone();
+                move |id, attempt| builder.cancel_running(id, attempt)
             })),
             meters: Arc::clone(&meters),
             events: events.clone(),

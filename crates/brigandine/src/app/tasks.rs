@@ -57,6 +57,7 @@ impl App {
         });
         let app = self.clone();
         self.spawn("the look at specification files", async move { app.watch_files().await });
+        self.finish_requests().await?;
         self.shared.monitored.store(true, Ordering::SeqCst);
         self.sync().await
     }

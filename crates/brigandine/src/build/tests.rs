@@ -255,7 +255,7 @@ async fn a_build_that_rests_is_not_idle_and_can_be_canceled() {
     let offered = bench.offer().await;
     bench.lost(offered).await;
     bench.told(offered.0, BuildStatus::Scheduled).await;
-    bench.database.write(move |tx| store::cancel(tx, offered.0, 9)).await.expect("written");
+    bench.database.write(move |tx| store::cancel(tx, offered.0, "m", 9)).await.expect("written");
     within(bench.builder.wait_idle()).await;
     assert!(bench.offered.try_recv().is_err(), "nothing is started any more");
     assert_eq!(bench.state(offered.0).await, (BuildStatus::Canceled, 1));

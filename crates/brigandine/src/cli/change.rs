@@ -1,20 +1,71 @@
-//! The arguments of commands that change builds, and of the list of changes.
+//! The arguments of commands that change builds and evaluations, and of the list of changes.
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::values::{State, build, evaluation, number};
-use crate::model::{BuildId, EvaluationId, TARGETS_MAX};
+use crate::model::{BuildId, BuildStatus, EvaluationId};
 
+/// The builds and evaluations to change.
 #[derive(Debug, Args)]
+#[group(skip)]
+#[command(group(ArgGroup::new("what").required(true).multiple(true)))]
 pub(crate) struct Change {
     #[command(flatten)]
     pub(crate) state: State,
-    /// Numbers of the builds, at most 1000
-    #[arg(value_name = "BUILD", value_parser = build, required = true, num_args = 1..=TARGETS_MAX)]
+    /// Numbers of builds
+    #[arg(value_name = "BUILD", value_parser = build, group = "what")]
     pub(crate) ids: Vec<BuildId>,
+    /// This evaluation, or with --status some of its builds; may be given several times
+    #[arg(long, visible_alias = "eval", value_name = "ID", value_parser = evaluation, group = "what")]
+    pub(crate) evaluation: Vec<EvaluationId>,
+    /// Of the evaluations, only builds of this status: scheduled, started, failed, failed-dependency,
+    /// failed-other, canceled; may be given several times
+    #[arg(long, value_name = "STATUS", value_delimiter = ',', requires = "evaluation")]
+    pub(crate) status: Vec<BuildStatus>,
+    #[command(flatten)]
+    pub(crate) asked: Asked,
+}
+
+/// Why, and how the outcome is printed.
+#[derive(Debug, Args)]
+pub(crate) struct Asked {
     /// Why, for the audit
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) reason: String,
+    /// Print what became of each as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Keep {
+    #[command(flatten)]
+    pub(crate) state: State,
+    /// Numbers of evaluations
+    #[arg(value_name = "EVALUATION", value_parser = evaluation, required = true)]
+    pub(crate) ids: Vec<EvaluationId>,
+    /// No longer keep them: retention deletes them as others
+    #[arg(long)]
+    pub(crate) undo: bool,
+    #[command(flatten)]
+    pub(crate) asked: Asked,
+}
+
+#[derive(Debug, Args)]
+#[group(skip)]
+#[command(group(ArgGroup::new("what").required(true).multiple(true)))]
+pub(crate) struct Comment {
+    #[command(flatten)]
+    pub(crate) state: State,
+    /// Numbers of builds
+    #[arg(value_name = "BUILD", value_parser = build, group = "what")]
+    pub(crate) ids: Vec<BuildId>,
+    /// This evaluation; may be given several times
+    #[arg(long, visible_alias = "eval", value_name = "ID", value_parser = evaluation, group = "what")]
+    pub(crate) evaluation: Vec<EvaluationId>,
+    /// The comment, at most 2000 bytes
+    #[arg(long, short, value_name = "TEXT")]
+    pub(crate) message: String,
     /// Print what became of each as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,5 +1,5 @@
-//! `brigandine cancel BUILD…` and `brigandine restart BUILD…`: change builds in the database, and notify the server if
-//! one runs.
+//! `brigandine cancel`, `restart`, `bump`, `keep` and `comment`: change builds and evaluations in the database, and notify
+//! the server if one runs.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 use super::{Failure, existing, find_build, poll, print_json, say, written};
 use crate::app::{self, Served};
 use crate::cli;
-use crate::model::{self, Actor, Asked, BuildId, BuildStatus, Change, Outcome, Target};
+use crate::model::{
+    self, Actor, Asked, BuildId, BuildStatus, Change, Counts, EvaluationId, Outcome, TARGETS_MAX,
+    Target,
+};
 use crate::os::account;
 use crate::store::{self, Database};
 use crate::wire::OutcomesJson;
@@ -15,16 +18,17 @@ use crate::wire::OutcomesJson;
 /// After this time, `cancel` notifies the server again, because a full socket drops messages.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
 
-/// Cancels builds and waits for their ends. The request is stored first. So if the server is killed before it has
-/// handled the request, the next server cancels the builds when it starts.
+/// Cancels builds and evaluations, and waits for the ends of the builds. The request is stored first. So if the server
+/// is killed before it has handled the request, the next server cancels the builds when it starts.
 ///
 /// # Errors
 /// A build does not exist or has ended already, or no server runs that could end it now.
 pub(crate) async fn cancel(arguments: &cli::Change) -> Result<(), Failure> {
     let state = &arguments.state.state;
+    let targets = targets(&arguments.ids, &arguments.evaluation, &arguments.status);
+    let asked = &arguments.asked;
     let database = existing(state).await?;
-    let outcomes = change(&database, Change::Cancel, arguments).await?;
-    app::wake(state);
+    let outcomes = change(state, &database, Change::Cancel, targets, &asked.reason).await?;
     let mut ended = Ok(());
     for (target, outcome) in &outcomes {
         let (Target::Build(id), Outcome::Ending(_)) = (target, outcome) else { continue };
@@ -33,8 +37,7 @@ pub(crate) async fn cancel(arguments: &cli::Change) -> Result<(), Failure> {
             ended = waited;
         }
     }
-    let said = |id: &BuildId, _: usize| format!("build {id}: canceled");
-    report(Change::Cancel, outcomes, arguments.json, said).and(ended)
+    report(Change::Cancel, outcomes, asked.json).and(ended)
 }
 
 /// Waits until a build that was running has ended.
@@ -79,36 +82,109 @@ async fn wait_for_end(state: &Path, database: &Database, id: BuildId) -> Result<
 /// # Errors
 /// A build does not exist, or cannot be rescheduled.
 pub(crate) async fn restart(arguments: &cli::Change) -> Result<(), Failure> {
-    let state = &arguments.state.state;
-    let database = existing(state).await?;
-    // One write makes the whole change. The server then only needs to know that builds are scheduled.
-    let outcomes = change(&database, Change::Restart, arguments).await?;
-    let when = if app::wake(state) { "" } else { "; no server runs now" };
-    let said = |id: &BuildId, changed: usize| {
-        let rest = match changed.saturating_sub(1) {
-            0 => String::new(),
-            more => format!(", and {more} that need it"),
-        };
-        format!("build {id}: scheduled{rest}{when}")
-    };
-    report(Change::Restart, outcomes, arguments.json, said)
+    some(arguments, Change::Restart).await
 }
 
-/// Makes a change of the builds that the command line names, each once.
-async fn change(
-    database: &Database,
+/// Puts builds in front of the queue.
+///
+/// # Errors
+/// A build does not exist, or does not wait.
+pub(crate) async fn bump(arguments: &cli::Change) -> Result<(), Failure> {
+    some(arguments, Change::Bump).await
+}
+
+async fn some(arguments: &cli::Change, change: Change) -> Result<(), Failure> {
+    let targets = targets(&arguments.ids, &arguments.evaluation, &arguments.status);
+    let asked = &arguments.asked;
+    let place = &arguments.state.state;
+    one_of(place, change, targets, &asked.reason, asked.json).await
+}
+
+/// Keeps evaluations against retention, or no longer.
+///
+/// # Errors
+/// An evaluation does not exist, or is kept already or not.
+pub(crate) async fn keep(arguments: &cli::Keep) -> Result<(), Failure> {
+    let change = if arguments.undo { Change::Release } else { Change::Keep };
+    let (targets, asked) = (targets(&[], &arguments.ids, &[]), &arguments.asked);
+    let place = &arguments.state.state;
+    one_of(place, change, targets, &asked.reason, asked.json).await
+}
+
+/// Comments on builds and evaluations.
+///
+/// # Errors
+/// One of them does not exist, or the comment is empty.
+pub(crate) async fn comment(arguments: &cli::Comment) -> Result<(), Failure> {
+    let targets = targets(&arguments.ids, &arguments.evaluation, &[]);
+    let place = &arguments.state.state;
+    one_of(place, Change::Comment, targets, &arguments.message, arguments.json).await
+}
+
+/// Enables or disables specifications.
+///
+/// # Errors
+/// A specification does not exist, or is so already.
+pub(super) async fn specifications(
+    state: &Path,
     change: Change,
-    arguments: &cli::Change,
-) -> Result<Vec<(Target, Outcome)>, Failure> {
-    let mut targets: Vec<Target> = Vec::new();
-    for target in arguments.ids.iter().map(|id| Target::Build(*id)) {
-        if !targets.contains(&target) {
-            targets.push(target);
+    names: &[String],
+    asked: &cli::Asked,
+) -> Result<(), Failure> {
+    let targets = names.iter().cloned().map(Target::Specification).collect();
+    one_of(state, change, targets, &asked.reason, asked.json).await
+}
+
+/// What the command line names, each once.
+fn targets(
+    builds: &[BuildId],
+    evaluations: &[EvaluationId],
+    statuses: &[BuildStatus],
+) -> Vec<Target> {
+    let of_evaluation = |id: &EvaluationId| match statuses {
+        [] => Target::Evaluation(*id),
+        statuses => Target::Jobs(*id, statuses.to_vec()),
+    };
+    let builds = builds.iter().map(|id| Target::Build(*id));
+    let mut all: Vec<Target> = Vec::new();
+    for target in builds.chain(evaluations.iter().map(of_evaluation)) {
+        if !all.contains(&target) {
+            all.push(target);
         }
     }
-    let asked = Asked::new(actor(), model::now(), &arguments.reason);
-    let write = move |tx: &store::Transaction| store::request(tx, change, &targets, &asked);
-    Ok(written(database.write(write)).await?.outcomes)
+    all
+}
+
+/// Makes a change of these targets, and prints what became of each.
+async fn one_of(
+    state: &Path,
+    what: Change,
+    targets: Vec<Target>,
+    reason: &str,
+    as_json: bool,
+) -> Result<(), Failure> {
+    let database = existing(state).await?;
+    let outcomes = change(state, &database, what, targets, reason).await?;
+    report(what, outcomes, as_json)
+}
+
+/// Makes a change in the database, and tells the server. The server then reads the database.
+async fn change(
+    state: &Path,
+    database: &Database,
+    change: Change,
+    targets: Vec<Target>,
+    reason: &str,
+) -> Result<Vec<(Target, Outcome)>, Failure> {
+    if targets.len() > TARGETS_MAX {
+        return Err(Failure::failed(format!("at most {TARGETS_MAX} are changed at once")));
+    }
+    let asked = Asked::new(actor(), model::now(), reason);
+    let outcomes = written(store::carry_out(database, change, targets, asked, &|_| ())).await?;
+    if !app::wake(state) && change == Change::Restart {
+        eprintln!("brigandine: no server runs now on {}", state.display());
+    }
+    Ok(outcomes)
 }
 
 /// The user who runs this command.
@@ -116,30 +192,30 @@ pub(super) fn actor() -> Actor {
     Actor::local(&account::own_name())
 }
 
-/// Prints what became of each build. `said` makes the line of a build that was changed.
+/// Prints what became of each target.
 ///
 /// # Errors
-/// A build was not changed.
-fn report(
-    change: Change,
-    outcomes: Vec<(Target, Outcome)>,
-    as_json: bool,
-    said: impl Fn(&BuildId, usize) -> String,
-) -> Result<(), Failure> {
+/// A target was not changed.
+fn report(change: Change, outcomes: Vec<(Target, Outcome)>, as_json: bool) -> Result<(), Failure> {
     let (mut problems, mut missing) = (Vec::new(), true);
     for (target, outcome) in &outcomes {
         match (target, outcome) {
             (Target::Build(id), Outcome::Missing) => {
                 problems.push(format!("there is no build {id}; `brigandine builds` lists them"));
             }
-            (target, Outcome::Missing) => problems.push(format!("there is no {target}")),
+            (target, Outcome::Missing) => problems.push(format!("there is no {}", target.thing())),
             (_, Outcome::Refused(why)) => {
                 missing = false;
                 problems.push(why.clone());
             }
-            (Target::Build(id), Outcome::Done(changed)) if !as_json => say(&said(id, *changed)),
-            (Target::Build(id), Outcome::Ending(_)) if !as_json => say(&said(id, 0)),
-            _ => {}
+            _ if as_json => {}
+            (target, Outcome::Many(counts)) => {
+                say(&format!("{target}: {}", many(change, *counts)));
+            }
+            (target, Outcome::Done(changed)) => {
+                say(&format!("{target}: {}", done(change, *changed)));
+            }
+            (target, Outcome::Ending(_)) => say(&format!("{target}: {}", done(change, 0))),
         }
     }
     if as_json {
@@ -150,4 +226,43 @@ fn report(
         false if missing => Err(Failure::not_found(problems.join("\n"))),
         false => Err(Failure::failed(problems.join("\n"))),
     }
+}
+
+/// What a change has done, in words.
+fn done(change: Change, changed: usize) -> String {
+    let word = match change {
+        Change::Restart => {
+            return match changed.saturating_sub(1) {
+                0 => "scheduled".to_owned(),
+                more => format!("scheduled, and {more} that need it"),
+            };
+        }
+        Change::Cancel | Change::Supersede => "canceled",
+        Change::Bump => "next in the queue",
+        Change::Keep => "kept",
+        Change::Release => "no longer kept",
+        Change::Comment => "noted",
+        Change::Evaluate => "looked at",
+        Change::Enable => "enabled",
+        Change::Disable => "disabled",
+    };
+    word.to_owned()
+}
+
+/// What a change has done to the builds of an evaluation, in words.
+fn many(change: Change, counts: Counts) -> String {
+    let Counts { changed, ending, left } = counts;
+    let (word, why) = match change {
+        Change::Restart => ("scheduled", "cannot be restarted"),
+        Change::Bump => ("put in front of the queue", "stay"),
+        _ => ("canceled", "are wanted by other evaluations"),
+    };
+    let mut words = format!("{changed} builds {word}");
+    if ending > 0 {
+        words.push_str(&format!(", {ending} asked to end"));
+    }
+    if left > 0 {
+        words.push_str(&format!(", {left} {why}"));
+    }
+    words
 }

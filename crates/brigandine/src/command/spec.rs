@@ -4,12 +4,14 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Failure, evaluation_json, existing, named, print_json, say, table, with_evaluation};
+use super::{
+    Failure, change, evaluation_json, existing, named, print_json, say, table, with_evaluation,
+};
 use crate::app;
 use crate::cli;
 use crate::config::{self, specification::Placed};
 use crate::model::{
-    self, Evaluation, EvaluationStatus, Evaluator, Input, MAIN_PROJECT, Reference,
+    self, Change, Evaluation, EvaluationStatus, Evaluator, Input, MAIN_PROJECT, Reference,
     SpecificationState, Unused,
 };
 use crate::store::{self, Loaded};
@@ -25,6 +27,12 @@ pub(crate) async fn run(command: cli::Spec) -> Result<(), Failure> {
         }
         cli::Spec::List { state, json } => list(&state.state, json).await,
         cli::Spec::Show { state, name, json } => show(&state.state, name, json).await,
+        cli::Spec::Enable { state, names, asked } => {
+            change::specifications(&state.state, Change::Enable, &names, &asked).await
+        }
+        cli::Spec::Disable { state, names, asked } => {
+            change::specifications(&state.state, Change::Disable, &names, &asked).await
+        }
         cli::Spec::Remove { state, name } => remove(&state.state, name).await,
     }
 }

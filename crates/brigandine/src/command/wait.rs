@@ -200,7 +200,7 @@ fn evaluation(
     let filter = JobFilter { statuses, ..JobFilter::default() };
     let jobs = store::job_page(s, id, &filter, REPORTED_MAX)?.jobs.into_iter();
     let builds = jobs.map(|j| Reported { build: j.build, job: j.job, reused: j.reused }).collect();
-    let ended = evaluation.is_complete();
+    let ended = evaluation.has_ended();
     Ok(Ok(Status { evaluation: Some(evaluation), builds, counters, ended }))
 }
 

@@ -7,6 +7,7 @@
 //! description = "Prints a greeting"
 //! interval = "5m"                    # between two looks; the server's default when absent
 //! keep = { evaluations = 100, days = 90 }  # other evaluations are deleted; the server's rules when absent
+//! supersede = "nothing"              # or "cancel": new revisions cancel what only older ones want
 //! priority = 0                       # added to every job's own
 //! network = false                    # whether evaluator and jobs may use the network from the sandbox
 //! enabled = true
@@ -37,7 +38,7 @@ use super::reader::Table;
 use super::shared::{INTERVAL_RANGE, PRIORITY_RANGE, TIME_RANGE, keep, named, unique};
 use super::value::{self, check_name};
 use super::words::{list, shown};
-use crate::model::{Evaluator, Input, MAIN_PROJECT, Reference, Specification};
+use crate::model::{Evaluator, Input, MAIN_PROJECT, Reference, Specification, Supersede};
 
 /// The most inputs of one specification. Each is a repository that every look fetches.
 const INPUTS_MAX: usize = 64;
@@ -85,6 +86,8 @@ fn specification(mut table: Table<'_, '_>) -> Option<(Specification, Range<usize
     let enabled = table.boolean("enabled").unwrap_or(true);
     let network = table.boolean("network").unwrap_or(false);
     let keep = keep(&table, format!("`keep` of {}", table.what));
+    let supersede = [("cancel", Supersede::Cancel), ("nothing", Supersede::Nothing)];
+    let supersede = table.choice("supersede", &supersede).unwrap_or_default();
     let inputs = inputs(&table);
     let jobs = table.tables("job", "[[specification.job]]", |table| Some(job_list::job(table)));
     let has_jobs = jobs.is_some();
@@ -116,6 +119,7 @@ fn specification(mut table: Table<'_, '_>) -> Option<(Specification, Range<usize
         interval_s: interval.map(|interval| interval.as_secs()),
         keep,
         priority,
+        supersede,
         network,
         enabled,
     };

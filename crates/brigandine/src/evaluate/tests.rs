@@ -184,6 +184,7 @@ fn specification() -> crate::model::Specification {
         interval_s: None,
         keep: None,
         priority: 0,
+        supersede: crate::model::Supersede::default(),
         network: false,
         enabled: true,
     }

@@ -190,6 +190,9 @@ async fn the_log_of_an_evaluation_that_begins_is_waited_for_as_well() {
         finished_at: 0,
         log_path: String::new(),
         counters: crate::model::Counters::default(),
+        kept: false,
+        withdrawn: false,
+        successor: None,
     };
     let coming = logs.announce();
     let mut asked = std::pin::pin!(logs.open_evaluation(&evaluation, 0));

@@ -29,6 +29,11 @@ impl Actor {
         Self::new("token")
     }
 
+    /// The server itself, by a rule that a specification has.
+    pub fn server() -> Self {
+        Self::new("the server")
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -4,6 +4,10 @@ use super::{BuildId, BuildStatus, EvaluationId, ProductId, SpecificationId, Time
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Priorities of builds that somebody has put in front of all others begin here. A later one is higher. The priorities
+/// that files name are lower by far.
+pub const BUMPED: i64 = 1_000_000_000;
+
 /// A build of a derivation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Build {

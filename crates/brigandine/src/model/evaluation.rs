@@ -41,11 +41,17 @@ pub struct Evaluation {
     pub log_path: String,
     /// The jobs, counted by status.
     pub counters: Counters,
+    /// Whether somebody has said that retention must not delete the evaluation.
+    pub kept: bool,
+    /// Whether the evaluation wants no builds any more, because it was canceled or superseded.
+    pub withdrawn: bool,
+    /// The evaluation that superseded this one; `None`: none did.
+    pub successor: Option<EvaluationId>,
 }
 
 impl Evaluation {
-    /// Whether the evaluation and the builds of all its jobs have ended.
-    pub fn is_complete(&self) -> bool {
+    /// Whether the evaluation and the builds of all its jobs have ended, also by a cancel.
+    pub fn has_ended(&self) -> bool {
         match self.status {
             EvaluationStatus::Started => false,
             EvaluationStatus::Succeeded => self.counters.finished() == self.counters.total(),

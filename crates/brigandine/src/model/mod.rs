@@ -30,10 +30,10 @@ pub use actions::{Action, Actions, Cancel, Restart};
 pub use actor::Actor;
 pub use audit::{AuditFilter, Audited};
 pub use build::{
-    ARGUMENT_BYTES_MAX, Attempt, Build, BuildDetails, BuildFilter, BuildLogFile, Definition,
-    JobBuild, NewProduct, Output, Product, QueueCounts, Source, script,
+    ARGUMENT_BYTES_MAX, Attempt, BUMPED, Build, BuildDetails, BuildFilter, BuildLogFile,
+    Definition, JobBuild, NewProduct, Output, Product, QueueCounts, Source, script,
 };
-pub use change::{Asked, Change, Outcome, Requested, TARGETS_MAX, Target};
+pub use change::{Asked, Change, Counts, Outcome, TARGETS_MAX, Target};
 pub use configuration::{Configuration, Reload, Setting};
 pub use evaluation::{Checkout, Counters, Evaluation, EvaluationDetails, JobChange, JobState};
 pub use event::{Changed, Event, publish};
@@ -44,7 +44,7 @@ pub use log_name::LogName;
 pub use output_path::{output_digest, output_path, product_file, product_path};
 pub use specification::{
     Evaluator, Input, Keep, Look, MAIN_PROJECT, RESERVED_NAMES, RESERVED_WHY, Reference,
-    Specification, SpecificationState,
+    Specification, SpecificationState, Supersede,
 };
 pub use status::{BuildStatus, EvaluationStatus, Weather};
 pub use tasks::Tasks;

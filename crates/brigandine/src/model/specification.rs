@@ -27,6 +27,9 @@ pub struct Specification {
     /// Which evaluations of the specification are kept; `None`: the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
+    /// What happens to builds that only evaluations of other revisions want.
+    #[serde(default, skip_serializing_if = "Supersede::is_nothing")]
+    pub supersede: Supersede,
     /// Whether the evaluator and all jobs may use the network from the sandbox.
     #[serde(default, skip_serializing_if = "super::text::is_no")]
     pub network: bool,
@@ -76,6 +79,24 @@ impl Keep {
     }
 }
 
+/// What happens to builds that only evaluations of other revisions want, when the inputs have new revisions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Supersede {
+    /// They are built.
+    #[default]
+    Nothing,
+    /// They are canceled, except those of evaluations that somebody keeps.
+    Cancel,
+}
+
+impl Supersede {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_nothing(&self) -> bool {
+        *self == Self::Nothing
+    }
+}
+
 impl Specification {
     /// The keys of specification files in which `other` differs, such as `interval` or `input source`. Empty: both are
     /// equal.
@@ -90,6 +111,7 @@ impl Specification {
             interval_s,
             priority,
             keep,
+            supersede,
             network,
             enabled,
         } = self;
@@ -99,6 +121,7 @@ impl Specification {
             ("interval", *interval_s != other.interval_s),
             ("priority", *priority != other.priority),
             ("keep", *keep != other.keep),
+            ("supersede", *supersede != other.supersede),
             ("network", *network != other.network),
             ("enabled", *enabled != other.enabled),
         ]

@@ -2,13 +2,14 @@
 
 use super::fetch::met_full_disk;
 use super::shared::Shared;
+use super::superseded;
 use crate::evaluate::{self, Checked, Context};
 use crate::health::{self, Run};
 use crate::input::{Form, Resolved, WantedRevision};
 use crate::log::Announcement;
 use crate::model::{
     self, Definition, EvaluationId, EvaluationStatus, Evaluator, Event, LogName, MAIN_PROJECT,
-    MESSAGE_BYTES_MAX, STOP_DELAY, Specification, Timestamp, lines, one_line,
+    MESSAGE_BYTES_MAX, STOP_DELAY, Specification, Supersede, Timestamp, lines, one_line,
 };
 use crate::os::digest::hex;
 use crate::os::ffi;
@@ -18,6 +19,7 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 /// After an evaluation with at least this many jobs, free memory is returned to the system.
@@ -26,8 +28,8 @@ const MANY_JOBS: usize = 10_000;
 /// How many evaluations in a row may meet a full disk. The last of them fails; those before it are repeated.
 const FULL_MAX: usize = 3;
 
-/// The digest of everything on which an evaluation depends: the definition without the project and the settings of looks
-/// and retention, the revisions, and what the server adds to the identity of each job.
+/// The digest of everything on which an evaluation depends: the definition without the project and the settings of looks,
+/// retention and superseding, the revisions, and what the server adds to the identity of each job.
 pub(super) fn stamp(
     shared: &Shared,
     specification: &Specification,
@@ -38,6 +40,7 @@ pub(super) fn stamp(
     definition.project = MAIN_PROJECT.to_owned();
     definition.interval_s = None;
     definition.keep = None;
+    definition.supersede = Supersede::Nothing;
     definition.enabled = true;
     let mut digest = Sha256::new();
     digest.update(Definition::VERSION.to_be_bytes());
@@ -81,7 +84,7 @@ pub(super) async fn evaluate(
     resolved: &[Resolved],
     id: EvaluationId,
     Turn { run, full, unreachable: look }: Turn,
-    (coming, mut stop): (Announcement, watch::Receiver<bool>),
+    (coming, stop): (Announcement, watch::Receiver<bool>),
 ) -> Result<Ended, DatabaseError> {
     let specification_id = look.specification;
     let publish = |status| {
@@ -106,16 +109,7 @@ pub(super) async fn evaluate(
     let work =
         evaluate_started(shared, specification, resolved, id, files, &mut log, &mut checkout_at);
     let work = shared.evaluations.run(work);
-    let mut done = tokio::select! {
-        done = work => done,
-        _ = stop.wait_for(|stop| *stop) => Err(Trouble::Stopped),
-    };
-    if matches!(done, Err(Trouble::Failed(Reason::Process, _))) {
-        let is_stop = stop.wait_for(|stop| *stop);
-        if matches!(tokio::time::timeout(STOP_DELAY, is_stop).await, Ok(Ok(_))) {
-            done = Err(Trouble::Stopped);
-        }
-    }
+    let mut done = end_of(work, shared, id, stop).await;
     let (run, met) = match &done {
         Err(Trouble::Failed(Reason::Full, _)) => {
             run.note_full();
@@ -137,7 +131,9 @@ pub(super) async fn evaluate(
     let unreachable = matches!(done, Err(Trouble::Failed(Reason::Unreachable, _)));
     let log = log.finish().await;
     let status = match done {
-        Ok(evaluated) => register(shared, id, evaluated, checkout_at, log.path).await?,
+        Ok(evaluated) => {
+            register(shared, specification, id, evaluated, checkout_at, log.path).await?
+        }
         Err(trouble) => {
             let look = unreachable.then_some(look);
             end(shared, id, trouble, checkout_at, log.path, look).await?
@@ -153,19 +149,67 @@ pub(super) async fn evaluate(
     Ok(Ended { status, met, unreachable })
 }
 
+/// Waits for the end of the work, the stop of the server, or the cancellation of the evaluation, whichever comes first.
+async fn end_of(
+    work: impl Future<Output = Result<evaluate::Evaluated, Trouble>>,
+    shared: &Shared,
+    id: EvaluationId,
+    mut stop: watch::Receiver<bool>,
+) -> Result<evaluate::Evaluated, Trouble> {
+    let mut done = tokio::select! {
+        done = work => done,
+        _ = stop.wait_for(|stop| *stop) => Err(Trouble::Stopped),
+        () = canceled(shared, id) => Err(Trouble::Canceled),
+    };
+    if matches!(done, Err(Trouble::Failed(Reason::Process, _))) {
+        let is_stop = stop.wait_for(|stop| *stop);
+        if matches!(tokio::time::timeout(STOP_DELAY, is_stop).await, Ok(Ok(_))) {
+            done = Err(Trouble::Stopped);
+        }
+    }
+    done
+}
+
+/// Waits until somebody has canceled the evaluation.
+async fn canceled(shared: &Shared, id: EvaluationId) {
+    let mut events = shared.events.subscribe();
+    loop {
+        // Read before the first event is waited for, because the cancel may have come before this call.
+        let read = shared.database.read(move |s| store::evaluation(s, id)).await;
+        // If the database cannot be read, the end of the evaluation reports that.
+        if read
+            .is_ok_and(|found| found.is_none_or(|found| found.status != EvaluationStatus::Started))
+        {
+            return;
+        }
+        loop {
+            match events.recv().await {
+                Ok(Event::Notice) | Err(RecvError::Lagged(_)) => break,
+                Ok(_) => {}
+                Err(RecvError::Closed) => return std::future::pending().await,
+            }
+        }
+    }
+}
+
 /// Registers the jobs of an evaluation.
 async fn register(
     shared: &Shared,
+    specification: &Specification,
     id: EvaluationId,
     evaluated: evaluate::Evaluated,
     checkout_at: Timestamp,
     log_path: String,
 ) -> Result<EvaluationStatus, DatabaseError> {
     let (jobs, message, now) = (Arc::new(evaluated.jobs), evaluated.message, model::now());
-    let log = log_path.clone();
+    let (log, cancels) = (log_path.clone(), specification.supersede == Supersede::Cancel);
     let register = move |tx: &store::Transaction| {
         store::note_checkouts(tx, id, checkout_at)?;
-        store::register(tx, id, &jobs, &message, &log, now)
+        let Some(done) = store::register(tx, id, &jobs, &message, &log, now)? else {
+            return Ok(None);
+        };
+        let rest = if cancels { store::supersede(tx, id, now)? } else { Vec::new() };
+        Ok(Some((done, rest)))
     };
     let registered = match shared.health.write(&shared.database, register).await {
         // Other evaluations may be stored, so this one fails by itself.
@@ -183,12 +227,13 @@ async fn register(
         tracing::warn!("the evaluation had ended already; its jobs are dropped");
         return Ok(EvaluationStatus::Aborted);
     };
-    let store::Registered { new, broken, reused } = registered;
+    let (store::Registered { new, broken, reused }, rest) = registered;
     shared.meters.builds_broken(broken);
     tracing::info!(new, reused, "evaluation succeeded");
     if reused > 0 {
         make_again(shared, id).await?;
     }
+    superseded::settle(shared, rest).await?;
     (shared.scheduled.0)();
     if new + reused >= MANY_JOBS {
         ffi::give_back().await;
@@ -214,6 +259,7 @@ async fn end(
         }
         Trouble::Failed(_, message) => (EvaluationStatus::Failed, message),
         Trouble::Stopped => (EvaluationStatus::Aborted, "the server was stopped".to_owned()),
+        Trouble::Canceled => (EvaluationStatus::Aborted, "canceled on request".to_owned()),
     };
     tracing::warn!(%status, why = message, "evaluation ended");
     let now = model::now();
@@ -225,7 +271,9 @@ async fn end(
             // The next look finds this error and evaluates the same revisions again.
             store::note_look(tx, look, &message)?;
         }
-        store::end_evaluation(tx, id, status, &message, &log_path, now)
+        // A canceled evaluation has ended already, and has no log yet.
+        Ok(store::end_evaluation(tx, id, status, &message, &log_path, now)?
+            || store::note_log(tx, id, &log_path)?)
     };
     shared.health.write(&shared.database, end).await?;
     Ok(status)
@@ -283,6 +331,8 @@ enum Trouble {
     /// The evaluation failed; the text says why, for people.
     Failed(Reason, String),
     Stopped,
+    /// Somebody has canceled it.
+    Canceled,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,14 +17,16 @@
 mod evaluation;
 mod fetch;
 mod shared;
+mod superseded;
 mod turns;
 
-pub(crate) use shared::{Scheduled, Shared};
+pub(crate) use shared::{Ending, Scheduled, Shared};
 pub(crate) use turns::Turns;
 
 use crate::health::Run;
 use crate::model::{
     self, Checkout, EvaluationId, EvaluationStatus, Event, SpecificationId, SpecificationState,
+    Supersede,
 };
 use crate::store::{self, Begun, DatabaseError};
 use evaluation::{Ended, Turn, evaluate, make_again, stamp};
@@ -158,16 +160,20 @@ async fn look_at(
         .collect();
     // The announcement is dropped once a new evaluation has its log (LOG4 in `log`).
     let coming = shared.logs.announce();
+    let before = state.current_evaluation.filter(|_| !first);
+    let cancels = specification.supersede == Supersede::Cancel;
     let begin = move |tx: &store::Transaction| {
         store::note_look(tx, look, "")?;
-        store::begin_evaluation(tx, id, &stamp, &checkouts, &error, now)
+        let begun = store::begin_evaluation(tx, id, &stamp, &checkouts, &error, now)?;
+        Ok((begun, superseded::by(tx, begun, before, cancels, now)?))
     };
-    let begun = shared.health.write(&shared.database, begin).await?;
+    let (begun, rest) = shared.health.write(&shared.database, begin).await?;
     let _ = shared.events.send(Event::Looked { specification: id, failed: false });
     let evaluation = match begun {
         Begun::Known(known, status) => {
             drop(coming);
             tracing::debug!(evaluation = %known, "nothing is new");
+            superseded::settle(shared, rest).await?;
             if first && status == EvaluationStatus::Succeeded {
                 make_again(shared, known).await?;
             }

@@ -6,7 +6,7 @@ use crate::health::Health;
 use crate::input::{Checkouts, Repositories};
 use crate::log::Logs;
 use crate::measure::Meters;
-use crate::model::{Event, Live};
+use crate::model::{BuildId, Event, Live};
 use crate::outputs::Outputs;
 use crate::store::Database;
 use std::path::PathBuf;
@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) outputs: Arc<Outputs>,
     /// Called when builds may have been scheduled.
     pub(crate) scheduled: Scheduled,
+    /// Called when a running attempt is asked to end.
+    pub(crate) ending: Ending,
     /// Where the ends of evaluations are counted.
     pub(crate) meters: Arc<Meters>,
     /// Where changes are published.
@@ -58,5 +60,14 @@ pub(crate) struct Scheduled(pub(crate) Box<dyn Fn() + Send + Sync>);
 impl std::fmt::Debug for Scheduled {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Scheduled")
+    }
+}
+
+/// Tells the builder that a running attempt must end.
+pub(crate) struct Ending(pub(crate) Box<dyn Fn(BuildId, i64) + Send + Sync>);
+
+impl std::fmt::Debug for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ending")
     }
 }

@@ -174,7 +174,9 @@ fn golden() -> Vec<Golden> {
         for block in text.split("\n\n") {
             let mut lines = block.trim_start_matches('\n').splitn(3, '\n');
             let (Some(request), Some(answer)) = (lines.next(), lines.next()) else { continue };
-            let (method, path) = request.split_once(' ').expect("a request");
+            let (method, rest) = request.split_once(' ').expect("a request");
+            // A body may follow.
+            let path = rest.split(' ').next().unwrap_or(rest);
             let (status, kind) = answer.split_once(' ').expect("an answer");
             all.push(Golden {
                 method: method.to_owned(),

@@ -219,8 +219,7 @@ impl Actions for Alone {
                 closed(&mut self.closing.clone()).await;
                 return Ok(vec![(targets[0].clone(), Outcome::Ending(1))]);
             }
-            let write = move |tx: &store::Transaction| store::request(tx, change, &targets, &asked);
-            Ok(self.database.write(write).await?.outcomes)
+            store::carry_out(&self.database, change, targets, asked, &|_| ()).await
         })
     }
 }

@@ -5,7 +5,9 @@
 
 use super::database::{Snapshot, Transaction};
 use super::query::{Columns, Query, read};
-use crate::model::{Asked, AuditFilter, Audited, BuildId, Change, SpecificationId, Timestamp};
+use crate::model::{
+    Asked, AuditFilter, Audited, BuildId, Change, EvaluationId, SpecificationId, Timestamp,
+};
 use rusqlite::params;
 use rusqlite::types::ToSql;
 
@@ -19,21 +21,28 @@ const DAYS_MAX: i64 = 730;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Subject {
     Build(BuildId),
+    Evaluation(EvaluationId),
     Specification(SpecificationId),
 }
 
-/// Notes a change of `subject`, and in `result` what the change did.
+/// Notes a change of `subject`, and in `result` what the change did. Returns the number of the row, which is higher than
+/// that of every earlier row.
 pub(super) fn note(
     tx: &Transaction,
     change: Change,
     subject: Subject,
     asked: &Asked,
     result: &str,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<i64> {
     let (sql, id) = match subject {
         Subject::Build(id) => (
             "INSERT INTO audit (at, actor, change, build_id, evaluation_id, specification_id, result, reason)
              SELECT ?2, ?3, ?4, id, evaluation_id, specification_id, ?5, ?6 FROM build WHERE id = ?1",
+            id.get(),
+        ),
+        Subject::Evaluation(id) => (
+            "INSERT INTO audit (at, actor, change, build_id, evaluation_id, specification_id, result, reason)
+             SELECT ?2, ?3, ?4, NULL, id, specification_id, ?5, ?6 FROM evaluation WHERE id = ?1",
             id.get(),
         ),
         Subject::Specification(id) => (
@@ -46,7 +55,7 @@ pub(super) fn note(
     let row = tx.prepare_cached(sql)?.insert(values)?;
     // AUDIT1
     tx.execute("DELETE FROM audit WHERE id = ?1", [row - ROWS_MAX])?;
-    Ok(())
+    Ok(row)
 }
 
 /// The latest rows that fit the filter, the latest first.

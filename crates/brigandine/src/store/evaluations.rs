@@ -15,7 +15,10 @@ macro_rules! select {
         concat!(
             "SELECT e.id, e.specification_id, s.name, e.status, e.message, e.created_at,",
             " e.checkout_at, e.finished_at, e.log_path, e.scheduled, e.started, e.succeeded,",
-            " e.failed, e.failed_dependency, e.failed_other, e.canceled",
+            " e.failed, e.failed_dependency, e.failed_other, e.canceled,",
+            " EXISTS (SELECT 1 FROM kept_evaluation AS k WHERE k.evaluation_id = e.id),",
+            " EXISTS (SELECT 1 FROM withdrawn_evaluation AS w WHERE w.evaluation_id = e.id),",
+            " (SELECT v.successor FROM withdrawn_evaluation AS v WHERE v.evaluation_id = e.id)",
             // `CROSS` makes SQLite read the evaluations first, in their order.
             " FROM evaluation AS e CROSS JOIN specification AS s ON s.id = e.specification_id ",
             $rest
@@ -27,7 +30,11 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Evaluation> {
     let columns = &mut Columns::of(row);
     Ok(read!(columns: Evaluation {
         id, specification_id, specification, status, message, created_at, checkout_at, finished_at,
-        log_path; counters: counters(columns)?
+        log_path;
+        counters: counters(columns)?,
+        kept: columns.take()?,
+        withdrawn: columns.take()?,
+        successor: columns.take()?
     }))
 }
 
@@ -127,13 +134,14 @@ pub(crate) fn evaluation_ids(
     s.values(sql, params![specification, limit])
 }
 
-/// The latest successful evaluation of a specification whose builds have all ended; `None`: there is none.
+/// The latest successful evaluation of a specification whose builds have all ended, none of them by a cancel; `None`:
+/// there is none.
 pub(crate) fn latest_finished_evaluation(
     s: &Snapshot,
     specification: SpecificationId,
 ) -> rusqlite::Result<Option<EvaluationId>> {
     let sql = "SELECT id FROM evaluation WHERE specification_id = ?1 AND status = 0
-         AND scheduled = 0 AND started = 0 ORDER BY id DESC LIMIT 1";
+         AND scheduled = 0 AND started = 0 AND canceled = 0 ORDER BY id DESC LIMIT 1";
     s.value(sql, [specification])
 }
 

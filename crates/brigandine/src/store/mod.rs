@@ -25,6 +25,7 @@ mod server;
 mod specifications;
 #[cfg(test)]
 mod tests;
+mod wishes;
 
 pub use builds::{Claimed, Finish, build, finish, job_builds, job_history, outputs, start};
 pub use database::{Database, DatabaseError, Snapshot, Transaction};
@@ -67,8 +68,13 @@ pub(crate) use pruning::{
     remove_evaluations, strays,
 };
 pub(crate) use query::is_refusal;
-pub(crate) use registering::{end_evaluation, note_checkouts};
-pub(crate) use requests::{asked_to_end, request};
+pub(crate) use registering::{end_evaluation, note_checkouts, note_log};
+#[cfg(test)]
+use requests::proceed;
+pub(crate) use requests::{
+    Effects, Rest, asked_to_end, carry_out, finish as finish_rest, request, supersede,
+    take_up_again, unfinished,
+};
 pub(crate) use server::{BUSY_TIMEOUT, note_start, note_stop, open, optimize};
 #[cfg(test)]
 pub(crate) use specifications::want_look;

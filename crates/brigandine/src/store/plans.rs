@@ -219,10 +219,33 @@ fn ask_for_changes(tx: &Transaction) -> rusqlite::Result<()> {
     let targets = [scheduled, BuildId::new(7)].map(Target::Build);
     for change in [Change::Cancel, Change::Restart] {
         let done = request(tx, change, &targets, &asked)?;
-        assert!(!done.changed.is_empty(), "{done:?}");
+        assert!(!done.effects.changed.is_empty(), "{done:?}");
+    }
+    for change in [Change::Bump, Change::Comment] {
+        request(tx, change, &targets, &asked)?;
     }
     let of = [Target::Specification("spec2".to_owned())];
-    request(tx, Change::Evaluate, &of, &asked)?;
+    for change in [Change::Evaluate, Change::Disable, Change::Enable] {
+        request(tx, change, &of, &asked)?;
+    }
+    let third = EvaluationId::new(3);
+    let of = [Target::Evaluation(third), Target::Jobs(EVALUATION, vec![BuildStatus::Scheduled])];
+    for change in [
+        Change::Keep,
+        Change::Release,
+        Change::Bump,
+        Change::Cancel,
+        Change::Restart,
+        Change::Comment,
+    ] {
+        let done = request(tx, change, &of, &asked)?;
+        for rest in done.left() {
+            proceed(tx, rest)?;
+        }
+    }
+    take_up_again(tx, third, 9)?;
+    supersede(tx, EvaluationId::new(50), 9)?;
+    unfinished(tx, EvaluationId::new(0), 9)?;
     prune_audit(tx, i64::MAX, 10)?;
     Ok(())
 }
@@ -247,7 +270,7 @@ fn change_builds(tx: &Transaction) -> rusqlite::Result<()> {
     let one = &claimed[0];
     let log = BuildLogFile::default();
     lose(tx, one.changed.id, one.attempt, "m", 1, BuildStatus::Scheduled, &log, 8)?;
-    cancel(tx, one.changed.id, 8)?;
+    cancel(tx, one.changed.id, "canceled on request", 8)?;
     let abandoned = |id, attempt| Abandoned {
         id,
         attempt,
@@ -348,6 +371,7 @@ fn fault(sql: &str, plan: &[String]) -> Option<&'static str> {
             "json_each",
             "source",
             "dead",
+            "needed",
             "CONSTANT",
             "j",
             // Lockkeeper's own query for attached files.

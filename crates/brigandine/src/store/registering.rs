@@ -24,7 +24,7 @@ pub enum Begun {
 
 /// Stores an evaluation in state started, unless its stamp is known, and notes it as the evaluation of the revisions
 /// that the inputs have now. A known evaluation is begun again if it was aborted, or if it failed with the message
-/// `error`, which is that of the last failed look.
+/// `error`, which is that of the last failed look; but not if it was canceled (WISH3 in `wishes.rs`).
 pub fn begin_evaluation(
     tx: &Transaction,
     specification: SpecificationId,
@@ -33,7 +33,8 @@ pub fn begin_evaluation(
     error: &str,
     now: Timestamp,
 ) -> rusqlite::Result<Begun> {
-    let sql = "SELECT id, status, status = 2 OR (status = 1 AND message = ?3 AND ?3 <> '')
+    let sql = "SELECT id, status, (status = 2 OR (status = 1 AND message = ?3 AND ?3 <> ''))
+           AND NOT EXISTS (SELECT 1 FROM withdrawn_evaluation AS w WHERE w.evaluation_id = id)
          FROM evaluation WHERE specification_id = ?1 AND stamp = ?2";
     let known: Option<(EvaluationId, EvaluationStatus, bool)> =
         tx.first(sql, params![specification, stamp, error], |row| row.try_into())?;
@@ -91,6 +92,16 @@ pub(crate) fn end_evaluation(
     Ok(tx.execute(sql, params![id, status, message, log_path, now])? == 1)
 }
 
+/// Notes the log of an evaluation that was aborted and has none. `false`: nothing was changed.
+pub(crate) fn note_log(
+    tx: &Transaction,
+    id: EvaluationId,
+    log_path: &str,
+) -> rusqlite::Result<bool> {
+    let sql = "UPDATE evaluation SET log_path = ?2 WHERE id = ?1 AND status = 2 AND log_path = ''";
+    Ok(tx.execute(sql, params![id, log_path])? == 1)
+}
+
 /// A job from the evaluator, after every check, with its derivation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewJob {
@@ -116,7 +127,10 @@ pub struct NewJob {
 }
 
 /// The builds of a derivation, the newest first.
-const KNOWN: &str = "SELECT id, status, specification_id, timeout_s, max_silent_s FROM build
+const KNOWN: &str = "SELECT id, status, status = 4 AND NOT EXISTS (SELECT 1 FROM job AS j
+      WHERE j.build_id = build.id AND NOT EXISTS
+        (SELECT 1 FROM withdrawn_evaluation AS w WHERE w.evaluation_id = j.evaluation_id)),
+    specification_id, timeout_s, max_silent_s FROM build
     WHERE derivation_key = ?1 AND derivation = ?2 ORDER BY id DESC";
 
 /// A build that a job is linked to, and the build's status.
@@ -126,6 +140,8 @@ type Linked = (BuildId, BuildStatus);
 struct Known {
     id: BuildId,
     status: BuildStatus,
+    /// Whether the build was canceled together with all evaluations that had it. Nobody has canceled it for a new job.
+    was_unwanted: bool,
     specification: SpecificationId,
     timeout_s: i64,
     max_silent_s: i64,
@@ -145,7 +161,8 @@ impl Known {
         let greater =
             |wanted: i64, has: i64| wanted != has && (wanted == 0 || has == 0 || wanted > has);
         self.ended_by_itself()
-            || ((self.specification == specification || !self.status.is_finished())
+            || (!self.was_unwanted
+                && (self.specification == specification || !self.status.is_finished())
                 && !greater(job.timeout_s, self.timeout_s)
                 && !greater(job.max_silent_s, self.max_silent_s))
     }
@@ -165,7 +182,7 @@ fn find(
     let mut best = None;
     while let Some(row) = rows.next()? {
         let columns = &mut Columns::of(row);
-        let known = read!(columns: Known { id, status, specification, timeout_s, max_silent_s });
+        let known = read!(columns: Known { id, status, was_unwanted, specification, timeout_s, max_silent_s });
         if known.status.is_success() {
             return Ok(Some((known.id, known.status)));
         }

@@ -26,6 +26,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0005_projects.sql"),
     include_str!("../../migrations/0006_audit.sql"),
     include_str!("../../migrations/0007_accounts.sql"),
+    include_str!("../../migrations/0008_wishes.sql"),
 ];
 
 /// Why a file cannot be used as the database.

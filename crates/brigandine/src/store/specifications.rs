@@ -125,6 +125,17 @@ pub(crate) fn put_specification(
     Ok((id, if active { Loaded::Changed } else { Loaded::New }))
 }
 
+/// Replaces the definition of a specification, whose name stays.
+pub(super) fn define(
+    tx: &Transaction,
+    id: SpecificationId,
+    specification: &Specification,
+) -> rusqlite::Result<()> {
+    let sql = "UPDATE specification SET definition = ?2 WHERE id = ?1";
+    tx.execute(sql, params![id, json(specification)?])?;
+    Ok(())
+}
+
 /// Removes a specification from service; its evaluations and builds stay. `None`: there is none of this name.
 pub(crate) fn remove_specification(
     tx: &Transaction,

@@ -10,8 +10,8 @@ use super::builds::claim_for;
 use super::*;
 use crate::build::state::{Happening, LOSSES_MAX, State};
 use crate::model::{
-    BuildId, BuildLogFile, BuildStatus, Cancel, EvaluationId, Evaluator, Input, JobChange,
-    Reference, Specification, SpecificationId,
+    BuildId, BuildLogFile, BuildStatus, EvaluationId, Evaluator, Input, JobChange, Reference,
+    Specification, SpecificationId,
 };
 use crate::os::state_dir::StateDir;
 use rusqlite::Connection;
@@ -44,6 +44,7 @@ fn specification(name: &str) -> Specification {
         interval_s: None,
         keep: None,
         priority: 0,
+        supersede: crate::model::Supersede::default(),
         network: false,
         enabled: true,
     }

@@ -13,7 +13,7 @@ use super::view::{self, Badge, Moment, Part};
 use crate::context::Context;
 use crate::http::{HttpError, Path, Query, Result};
 use crate::model::{
-    self, AuditFilter, BuildId, BuildStatus, Checkout, EvaluationDetails, EvaluationId,
+    self, AuditFilter, BuildId, BuildStatus, Checkout, Evaluation, EvaluationDetails, EvaluationId,
     EvaluationStatus, JobChange, JobState, Timestamp,
 };
 use crate::store::{self, JobFilter, Snapshot};
@@ -36,6 +36,12 @@ struct Page {
     specification: String,
     badge: Badge,
     message: String,
+    /// Whether somebody keeps the evaluation.
+    kept: bool,
+    /// Whether the evaluation was canceled or superseded.
+    withdrawn: bool,
+    /// The evaluation that superseded this one; `None`: none did.
+    successor: Option<EvaluationId>,
     summary: String,
     bar: Vec<Part>,
     checkouts: Vec<Checkout>,
@@ -181,8 +187,6 @@ impl Asked {
         let before = border("before", jobs.jobs.first().filter(|_| jobs.has_before));
         let after = border("after", jobs.jobs.last().filter(|_| jobs.has_after));
         let EvaluationDetails { evaluation, checkouts, previous, next } = details;
-        let pending = evaluation.status == EvaluationStatus::Started
-            || evaluation.counters.scheduled + evaluation.counters.started > 0;
         let rows = jobs.jobs.into_iter().map(|job| BuildRow {
             // The job's name in this evaluation. Another evaluation may have registered the build under another name.
             job: job.job,
@@ -193,18 +197,7 @@ impl Asked {
         let total = evaluation.counters.total();
         let of_this = AuditFilter { evaluation: Some(number), ..AuditFilter::default() };
         Ok(Found::Page(Box::new(Page {
-            layout: Layout {
-                title: format!("{} #{number} · Brigandine", evaluation.specification),
-                section: "overview",
-                queue: store::queue_counts(s)?,
-                // Pending builds may belong to other specifications, so the page watches all changes.
-                live: if pending {
-                    "/live".to_owned()
-                } else {
-                    format!("/live?specification={}", evaluation.specification_id)
-                },
-                notice: self.notice.clone(),
-            },
+            layout: self.layout(s, &evaluation)?,
             id: number,
             badge: view::evaluation_badge(&evaluation),
             summary: summary(&evaluation),
@@ -233,10 +226,31 @@ impl Asked {
             after,
             specification: evaluation.specification,
             message: evaluation.message,
+            kept: evaluation.kept,
+            withdrawn: evaluation.withdrawn,
+            successor: evaluation.successor,
             checkouts,
             previous,
             next,
         })))
+    }
+
+    /// The frame of the page.
+    fn layout(&self, s: &Snapshot, evaluation: &Evaluation) -> rusqlite::Result<Layout> {
+        let pending = evaluation.status == EvaluationStatus::Started
+            || evaluation.counters.scheduled + evaluation.counters.started > 0;
+        Ok(Layout {
+            title: format!("{} #{} · Brigandine", evaluation.specification, evaluation.id),
+            section: "overview",
+            queue: store::queue_counts(s)?,
+            // Pending builds may belong to other specifications, so the page watches all changes.
+            live: if pending {
+                "/live".to_owned()
+            } else {
+                format!("/live?specification={}", evaluation.specification_id)
+            },
+            notice: self.notice.clone(),
+        })
     }
 
     /// The changes since the previous evaluation, or that evaluation if the page gets a link to the comparison instead.

@@ -72,6 +72,10 @@ pub(super) struct EvaluationRow {
     /// How long the evaluation took, in words; empty while it runs.
     pub(super) took: String,
     pub(super) message: String,
+    /// Whether somebody keeps the evaluation.
+    pub(super) kept: bool,
+    /// Whether the evaluation was canceled or superseded.
+    pub(super) withdrawn: bool,
     pub(super) bar: Vec<Part>,
     /// `41 of 52 succeeded, 2 failed`
     pub(super) summary: String,
@@ -96,6 +100,8 @@ impl EvaluationRow {
             took: view::evaluation_took(&evaluation),
             bar: view::bar(counters),
             summary: summary(&evaluation),
+            kept: evaluation.kept,
+            withdrawn: evaluation.withdrawn,
             message: evaluation.message,
         })
     }
@@ -139,8 +145,10 @@ pub(super) struct BuildRow {
     pub(super) message: String,
     pub(super) weather: &'static str,
     pub(super) reused: bool,
-    /// The priority while the build waits; otherwise 0.
+    /// The priority while the build waits; otherwise, or if somebody has put it in front of the queue, 0.
     pub(super) priority: i64,
+    /// Whether somebody has put the build in front of the queue, where it waits.
+    pub(super) bumped: bool,
     /// How many dependencies the build waits for.
     pub(super) waiting: i64,
     /// Number and job of some of these dependencies. Only the page of the queue sets this.
@@ -153,6 +161,7 @@ impl BuildRow {
     pub(super) fn new(build: Build, now: Timestamp) -> Self {
         let running = build.status == model::BuildStatus::Started;
         let finished = build.status.is_finished();
+        let bumped = !finished && !running && build.priority >= model::BUMPED;
         Self {
             id: build.id,
             badge: view::build_badge(build.status),
@@ -175,7 +184,8 @@ impl BuildRow {
             specification: build.specification,
             system: build.system,
             reused: false,
-            priority: if finished || running { 0 } else { build.priority },
+            priority: if finished || running || bumped { 0 } else { build.priority },
+            bumped,
             waiting: if finished || running { 0 } else { build.waiting },
             needs: Vec::new(),
             twin: None,

@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Audited, BuildId, Change, EvaluationId, Outcome, Target};
+use crate::model::{
+    Audited, BuildId, BuildStatus, Change, EvaluationId, Outcome, TARGETS_MAX, Target,
+};
 
 /// A build whose status has changed.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -41,14 +43,109 @@ pub(crate) struct WantedLookJson {
 #[schemars(rename = "Reason")]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ReasonJson {
-    /// Why, for the audit.
+    /// Why, for the audit; the text of a comment.
+    #[serde(alias = "comment")]
     pub(crate) reason: String,
 }
 
+/// The body of a request for a change of an evaluation.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[schemars(rename = "EvaluationChange")]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct EvaluationChangeJson {
+    /// Why, for the audit; the text of a comment.
+    #[serde(alias = "comment")]
+    pub(crate) reason: String,
+    /// Only builds of these statuses, by their names; empty: what the change is for.
+    status: Vec<String>,
+}
+
+impl EvaluationChangeJson {
+    /// What the request is for.
+    ///
+    /// # Errors
+    /// There is no such status; the text lists those that there are.
+    pub(crate) fn target(&self, id: EvaluationId) -> Result<Target, String> {
+        jobs(id, &self.status)
+    }
+}
+
+/// The builds of an evaluation with these statuses, or the evaluation itself if there are none.
+fn jobs(id: EvaluationId, statuses: &[String]) -> Result<Target, String> {
+    if statuses.is_empty() {
+        return Ok(Target::Evaluation(id));
+    }
+    let statuses: Vec<BuildStatus> =
+        statuses.iter().map(|status| status.parse()).collect::<Result<_, _>>()?;
+    let wanted = |status: &&BuildStatus| statuses.contains(status);
+    Ok(Target::Jobs(id, BuildStatus::ALL.iter().filter(wanted).copied().collect()))
+}
+
+/// The body of a request for a change of several targets.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[schemars(rename = "Changes")]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ChangesJson {
+    /// The name of the change, such as `restart`.
+    change: String,
+    #[schemars(with = "Vec<i64>")]
+    builds: Vec<BuildId>,
+    #[schemars(with = "Vec<i64>")]
+    evaluations: Vec<EvaluationId>,
+    /// Builds of evaluations, by their statuses.
+    jobs: Vec<JobsJson>,
+    specifications: Vec<String>,
+    /// Why, for the audit; the text of a comment.
+    #[serde(alias = "comment")]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ChangedJobs")]
+#[serde(deny_unknown_fields)]
+struct JobsJson {
+    #[schemars(with = "i64")]
+    evaluation: EvaluationId,
+    status: Vec<String>,
+}
+
+impl ChangesJson {
+    /// What is asked for, and of what, each once.
+    ///
+    /// # Errors
+    /// Why the request cannot be understood, for people.
+    pub(crate) fn read(&self) -> Result<(Change, Vec<Target>), String> {
+        let change = self.change.parse()?;
+        let number = self.builds.len()
+            + self.evaluations.len()
+            + self.jobs.len()
+            + self.specifications.len();
+        if !(1..=TARGETS_MAX).contains(&number) {
+            return Err(format!(
+                "a change is of 1 to {TARGETS_MAX} `builds`, `evaluations`, `jobs` and `specifications`"
+            ));
+        }
+        let mut all: Vec<Target> = Vec::with_capacity(number);
+        let of_jobs = self.jobs.iter().map(|of| jobs(of.evaluation, &of.status));
+        let of_jobs = of_jobs.collect::<Result<Vec<_>, _>>()?;
+        let targets = self.builds.iter().map(|id| Target::Build(*id));
+        let targets = targets.chain(self.evaluations.iter().map(|id| Target::Evaluation(*id)));
+        let targets = targets.chain(of_jobs);
+        let names = self.specifications.iter().cloned().map(Target::Specification);
+        for target in targets.chain(names) {
+            if !all.contains(&target) {
+                all.push(target);
+            }
+        }
+        Ok((change, all))
+    }
+}
+
 /// What became of a request for several targets.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Outcomes")]
 pub(crate) struct OutcomesJson {
-    change: &'static str,
+    change: String,
     /// How many targets were changed, or are asked to end.
     done: usize,
     /// How many were not.
@@ -56,19 +153,32 @@ pub(crate) struct OutcomesJson {
     results: Vec<OutcomeJson>,
 }
 
-#[derive(Debug, Serialize)]
-struct OutcomeJson {
+/// What became of a request for one target.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(rename = "Outcome")]
+pub(crate) struct OutcomeJson {
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i64>")]
     build: Option<BuildId>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i64>")]
     evaluation: Option<EvaluationId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     specification: Option<String>,
     /// `done`, `ending`, `missing`, `refused`
-    result: &'static str,
-    /// How many builds have a new status.
+    result: String,
+    /// Of an evaluation, the statuses of the builds that were meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Vec<String>>,
+    /// How many builds were changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     changed: Option<usize>,
+    /// How many running builds are asked to end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ending: Option<usize>,
+    /// How many builds stay as they are, because another evaluation wants them or they cannot be restarted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<usize>,
     /// The attempt that is asked to end.
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<i64>,
@@ -79,28 +189,48 @@ struct OutcomeJson {
 
 impl OutcomesJson {
     pub(crate) fn new(change: Change, outcomes: Vec<(Target, Outcome)>) -> Self {
-        let results: Vec<_> =
-            outcomes.into_iter().map(|(target, outcome)| result(target, outcome)).collect();
+        let results: Vec<_> = outcomes
+            .into_iter()
+            .map(|(target, outcome)| OutcomeJson::new(target, outcome))
+            .collect();
         let refused = results.iter().filter(|result| result.error.is_some()).count();
-        Self { change: change.as_str(), done: results.len() - refused, refused, results }
+        let change = change.as_str().to_owned();
+        Self { change, done: results.len() - refused, refused, results }
     }
 }
 
-fn result(target: Target, outcome: Outcome) -> OutcomeJson {
-    let missing = format!("there is no {target}");
-    let (mut build, mut evaluation, mut specification) = (None, None, None);
-    match target {
-        Target::Build(id) => build = Some(id),
-        Target::Evaluation(id) => evaluation = Some(id),
-        Target::Specification(name) => specification = Some(name),
+impl OutcomeJson {
+    pub(crate) fn new(target: Target, outcome: Outcome) -> Self {
+        let missing = format!("there is no {}", target.thing());
+        let mut json = Self { result: "done".to_owned(), ..Self::default() };
+        match target {
+            Target::Build(id) => json.build = Some(id),
+            Target::Evaluation(id) => json.evaluation = Some(id),
+            Target::Jobs(id, statuses) => {
+                json.evaluation = Some(id);
+                json.status = Some(statuses.iter().map(ToString::to_string).collect());
+            }
+            Target::Specification(name) => json.specification = Some(name),
+        }
+        match outcome {
+            Outcome::Done(changed) => json.changed = Some(changed),
+            Outcome::Ending(attempt) => {
+                (json.result, json.attempt) = ("ending".to_owned(), Some(attempt));
+            }
+            Outcome::Many(counts) => {
+                json.changed = Some(counts.changed);
+                json.ending = Some(counts.ending);
+                json.left = Some(counts.left);
+            }
+            Outcome::Missing => {
+                (json.result, json.error) = ("missing".to_owned(), Some(missing));
+            }
+            Outcome::Refused(why) => {
+                (json.result, json.error) = ("refused".to_owned(), Some(why));
+            }
+        }
+        json
     }
-    let (result, changed, attempt, error) = match outcome {
-        Outcome::Done(changed) => ("done", Some(changed), None, None),
-        Outcome::Ending(attempt) => ("ending", None, Some(attempt), None),
-        Outcome::Missing => ("missing", None, None, Some(missing)),
-        Outcome::Refused(why) => ("refused", None, None, Some(why)),
-    };
-    OutcomeJson { build, evaluation, specification, result, changed, attempt, error }
 }
 
 /// A change that was made.
@@ -128,5 +258,30 @@ impl From<Audited> for AuditJson {
         let Audited { id, at, actor, change, build, evaluation, specification, result, reason } =
             row;
         Self { id, timestamp: at, actor, change, build, evaluation, specification, result, reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_cannot_be_understood_is_refused_with_what_there_is() {
+        for (body, wanted) in [
+            (r#"{"change":"cancle","builds":[1]}"#, "known are cancel, restart, bump"),
+            (r#"{"change":"supersede","evaluations":[1]}"#, "unknown change"),
+            (r#"{"change":"cancel"}"#, "a change is of 1 to 1000"),
+            (
+                r#"{"change":"restart","jobs":[{"evaluation":1,"status":["broken"]}]}"#,
+                "known are scheduled",
+            ),
+        ] {
+            let read: ChangesJson = serde_json::from_str(body).expect("JSON");
+            let why = read.read().expect_err(body);
+            assert!(why.contains(wanted), "{body}: {why}");
+        }
+        for body in [r#"{"change":"cancel","build":[1]}"#, r#"{"builds":["x"]}"#] {
+            assert!(serde_json::from_str::<ChangesJson>(body).is_err(), "{body}");
+        }
     }
 }

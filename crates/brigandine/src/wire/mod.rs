@@ -19,7 +19,8 @@ mod user;
 
 pub(crate) use build::{BuildJson, builds_json, whole_builds_json};
 pub(crate) use change::{
-    AuditJson, ChangedBuildJson, EndingBuildJson, OutcomesJson, ReasonJson, WantedLookJson,
+    AuditJson, ChangedBuildJson, ChangesJson, EndingBuildJson, EvaluationChangeJson, OutcomeJson,
+    OutcomesJson, ReasonJson, WantedLookJson,
 };
 pub(crate) use error::{ErrorJson, LIMIT_EXCEEDED, PARAMETER_MISSING, ParameterErrorJson};
 pub(crate) use evaluation::{EvaluationJson, EvaluationPageJson, HydraEvaluationJson};

@@ -85,7 +85,7 @@ impl Summary {
             status: evaluation.status.as_str(),
             message: evaluation.message.clone(),
             subject: checkouts.first().map(|c| c.subject.clone()).unwrap_or_default(),
-            finished: evaluation.is_complete(),
+            finished: evaluation.has_ended(),
             jobs: jobs.collect(),
         })
     }

@@ -316,6 +316,49 @@ async fn a_reader_of_one_specification_reads_that_one() {
     served.close().await;
 }
 
+#[test]
+fn each_route_of_a_change_needs_the_role_of_the_change() {
+    let mut found = BTreeSet::new();
+    for (_, route, access) in TABLE.iter().filter(|(method, ..)| *method == "POST") {
+        let Some(Ok(change)) = route.rsplit('/').next().map(str::parse::<model::Change>) else {
+            continue;
+        };
+        let Change(role, of) = access else { panic!("{route} needs no role") };
+        assert_eq!(*role, change.role(), "{route}");
+        assert_ne!(*of, Of::Everything, "{route}");
+        found.insert(change.as_str());
+    }
+    let all: BTreeSet<_> = model::Change::ALL.iter().map(|change| change.as_str()).collect();
+    assert_eq!(found, all);
+}
+
+#[tokio::test]
+async fn several_changes_at_once_need_the_role_of_the_change_everywhere() {
+    let served = served().await;
+    let post = async |token: &str, path: &str, body: &str| {
+        served.post(path, &format!("authorization: Bearer {token}\r\n"), body).await.status
+    };
+    let narrow = token(&served, "narrow", "main/hello", Role::Admin, 0).await;
+    let builder = token(&served, "builder", "", Role::Builder, 0).await;
+    let admin = token(&served, "admin", "", Role::Admin, 0).await;
+    let comment = r#"{"change":"comment","builds":[1],"reason":"x"}"#;
+    let disable = r#"{"change":"disable","specifications":["hello"]}"#;
+    for (token, body, status) in [
+        (&narrow, comment, 403),
+        (&narrow, disable, 403),
+        (&builder, comment, 200),
+        (&builder, disable, 403),
+        (&admin, disable, 200),
+    ] {
+        assert_eq!(post(token, "/api/v1/changes", body).await, status, "{body}");
+    }
+    // What one route is about is in its path.
+    assert_eq!(post(&narrow, "/api/v1/jobset/hello/enable", "").await, 200);
+    assert_eq!(post(&builder, "/api/v1/jobset/hello/disable", "").await, 403);
+    assert_eq!(post(&narrow, "/api/v1/eval/2/keep", "").await, 200);
+    served.close().await;
+}
+
 #[tokio::test]
 async fn a_form_of_a_session_must_have_its_token() {
     let served = served().await;

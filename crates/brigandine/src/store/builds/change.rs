@@ -6,7 +6,7 @@ use crate::store::query::{Query, integer};
 use rusqlite::{Row, params};
 
 /// The message of a build that was canceled.
-pub(super) const CANCELED: &str = "canceled on request";
+pub(crate) const CANCELED: &str = "canceled on request";
 
 /// The change of a build, from a row of `job, evaluation_id, specification_id`.
 pub(super) fn changed(

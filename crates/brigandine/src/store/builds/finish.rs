@@ -7,6 +7,7 @@ use super::twins::split;
 use crate::model::{BuildId, BuildLogFile, BuildStatus, Changed, NewProduct, Timestamp, Weather};
 use crate::store::database::Transaction;
 use crate::store::query::Query;
+use crate::store::wishes::is_wanted;
 use rusqlite::params;
 
 /// How a started build ended.
@@ -35,6 +36,15 @@ pub struct Finish {
 /// An empty result: the row has another attempt or status now, and nothing was changed.
 pub fn finish(tx: &Transaction, end: &Finish) -> rusqlite::Result<Vec<Changed>> {
     let Finish { id, attempt, status, ref message, stopped_at, ref log, .. } = *end;
+    let asked = if status == BuildStatus::Canceled { asked_to_end(tx, id, attempt)? } else { None };
+    if let Some(why) = &asked
+        && why != CANCELED
+        && is_wanted(tx, id, None)?
+    {
+        // It was canceled with an evaluation, and another one wants it since.
+        return schedule(tx, id, attempt, "canceled, and wanted again", stopped_at);
+    }
+    let message = asked.as_ref().unwrap_or(message);
     let sql = "SELECT job, evaluation_id, specification_id FROM build
          WHERE id = ?1 AND attempt = ?2 AND status = -1";
     let ended = tx.first(sql, params![id, attempt], |row| changed(id, status, row))?;
@@ -180,6 +190,13 @@ pub(super) fn fail_dependant(
     Ok(row)
 }
 
+/// Why a running attempt is to be canceled; `None`: nobody has asked for it.
+fn asked_to_end(tx: &Transaction, id: BuildId, attempt: i64) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT iif(message = '', ?3, message) FROM attempt
+         WHERE build_id = ?1 AND number = ?2 AND status = 4";
+    tx.value(sql, params![id, attempt, CANCELED])
+}
+
 /// Ends an attempt that has no result, because its worker is gone. `losses` becomes the build's number of vanished
 /// workers. If a cancel was requested for the attempt, the build ends as canceled. Otherwise `next` is the build's new
 /// status: failed-other ends the build with the `log` of this attempt; with scheduled, the build waits for another
@@ -201,9 +218,8 @@ pub(crate) fn lose(
         let (log, outputs, products) = (log.clone(), Vec::new(), Vec::new());
         Finish { id, attempt, status, message, stopped_at: now, log, outputs, products }
     };
-    let sql = "SELECT status = 4 FROM attempt WHERE build_id = ?1 AND number = ?2";
-    if tx.value::<bool>(sql, params![id, attempt])? == Some(true) {
-        return finish(tx, &ended(BuildStatus::Canceled, CANCELED.to_owned()));
+    if let Some(why) = asked_to_end(tx, id, attempt)? {
+        return finish(tx, &ended(BuildStatus::Canceled, why));
     }
     let sql = "UPDATE build SET losses = ?3 WHERE id = ?1 AND attempt = ?2 AND status = -1";
     if tx.execute(sql, params![id, attempt, losses])? == 0 {
@@ -213,13 +229,26 @@ pub(crate) fn lose(
         let message = format!("lost {losses} times, the last time: {message}");
         return finish(tx, &ended(next, message));
     }
+    schedule(tx, id, attempt, message, now)
+}
+
+/// Schedules a started build once more, because its attempt has no result.
+fn schedule(
+    tx: &Transaction,
+    id: BuildId,
+    attempt: i64,
+    message: &str,
+    now: Timestamp,
+) -> rusqlite::Result<Vec<Changed>> {
     let sql = "UPDATE build SET status = -2, started_at = 0, message = ?3
          WHERE id = ?1 AND attempt = ?2 AND status = -1
          RETURNING job, evaluation_id, specification_id";
-    let row = tx.query_row(sql, params![id, attempt, message], |row| {
+    let row = tx.first(sql, params![id, attempt, message], |row| {
         changed(id, BuildStatus::Scheduled, row)
     })?;
-    end_attempt(tx, id, attempt, BuildStatus::Scheduled, message, now)?;
-    count(tx, id, BuildStatus::Started, BuildStatus::Scheduled)?;
-    Ok(vec![row])
+    if row.is_some() {
+        end_attempt(tx, id, attempt, BuildStatus::Scheduled, message, now)?;
+        count(tx, id, BuildStatus::Started, BuildStatus::Scheduled)?;
+    }
+    Ok(row.into_iter().collect())
 }

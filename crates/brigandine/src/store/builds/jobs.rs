@@ -154,7 +154,7 @@ pub(crate) enum Latest {
     Ended,
     /// The one that succeeded.
     Succeeded,
-    /// The one that succeeded in an evaluation whose builds have all ended.
+    /// The one that succeeded in an evaluation whose builds have all ended, none of them by a cancel.
     SucceededInFinished,
 }
 
@@ -176,7 +176,8 @@ pub(crate) fn latest_of_job(
         Latest::Ended => " AND b.status >= 0",
         Latest::Succeeded => " AND b.status = 0",
         Latest::SucceededInFinished => {
-            " AND b.status = 0 AND e.status = 0 AND e.scheduled = 0 AND e.started = 0"
+            " AND b.status = 0 AND e.status = 0 AND e.scheduled = 0 AND e.started = 0
+             AND e.canceled = 0"
         }
     });
     let mut values: Vec<&dyn ToSql> = vec![&specification, &job];

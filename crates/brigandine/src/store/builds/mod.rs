@@ -1,6 +1,7 @@
 //! Builds: how they are read, and each change of their state, with everything that belongs to it.
 
 mod abandon;
+mod bump;
 mod cancel;
 mod change;
 mod claim;
@@ -36,6 +37,10 @@ pub(crate) use periods::ended_per_period;
 pub(crate) use queue::{Pending, WholeQueue, whole_queue};
 pub(crate) use recover::{KILLED, Recovered, recover};
 pub(crate) use restart::{rebuild, restart};
+
+pub(super) use bump::bump;
+pub(super) use cancel::{Unwanted, cancel_unwanted};
+pub(super) use change::CANCELED;
 
 #[cfg(test)]
 pub(super) use claim::claim_for;

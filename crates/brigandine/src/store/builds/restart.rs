@@ -4,9 +4,11 @@ use super::change::{changed, count};
 use crate::model::{BuildId, BuildStatus, Changed, Restart};
 use crate::store::database::Transaction;
 use crate::store::query::Query;
+use crate::store::wishes::want_build_again;
 use rusqlite::params;
 
-/// Reschedules a build that ended without success, together with the builds that failed only because of it.
+/// Reschedules a build that ended without success, together with the builds that failed only because of it. The
+/// evaluations that have the build want their builds again (WISH2 in `wishes.rs`).
 pub(crate) fn restart(tx: &Transaction, id: BuildId) -> rusqlite::Result<Restart> {
     // A build that no evaluation has is kept only because other builds need it. Such a build is not restarted.
     let sql = "SELECT status, EXISTS (SELECT 1 FROM definition AS d WHERE d.build_id = build.id)
@@ -39,6 +41,7 @@ pub(crate) fn restart(tx: &Transaction, id: BuildId) -> rusqlite::Result<Restart
             }
         }
     }
+    want_build_again(tx, id)?;
     Ok(Restart::Done(all))
 }
 

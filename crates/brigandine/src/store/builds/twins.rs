@@ -8,7 +8,7 @@
 //! - TWIN1: only one of several twins is started at a time. When it ends by itself, the others get the same end
 //!   (`adopt`).
 //! - TWIN2: if a build does not end by itself, it never fails the builds of another specification: those wait for the
-//!   twin instead.
+//!   twin instead. Jobs of evaluations that want no builds any more get none.
 
 use super::change::{changed, count};
 use crate::model::{BuildId, BuildStatus, Changed, EvaluationId, SpecificationId};
@@ -61,7 +61,8 @@ impl Split<'_> {
     ) -> rusqlite::Result<()> {
         let sql = "SELECT j.evaluation_id, j.name, e.specification_id FROM job AS j
              CROSS JOIN evaluation AS e ON e.id = j.evaluation_id
-             WHERE j.build_id = ?1 AND e.specification_id <> ?2";
+             WHERE j.build_id = ?1 AND e.specification_id <> ?2
+             AND NOT EXISTS (SELECT 1 FROM withdrawn_evaluation AS w WHERE w.evaluation_id = e.id)";
         let jobs: Vec<(EvaluationId, String, SpecificationId)> =
             self.tx.all(sql, params![id, owner], |row| row.try_into())?;
         let mut twins = BTreeSet::new();

@@ -144,6 +144,7 @@ fn translate(from: &CuirassSpecification) -> Result<Specification, String> {
         interval_s: None,
         keep: None,
         priority: from.priority,
+        supersede: crate::model::Supersede::default(),
         network: false,
         enabled: false,
     })

@@ -142,7 +142,7 @@ async fn check(source: &Path, state: &Path, later: bool) {
         .await
         .expect("writes");
     assert_eq!((claimed.len(), recovered.gone), (0, 0));
-    let canceled = database.write(|tx| cancel(tx, BuildId::new(11), 3)).await.expect("writes");
+    let canceled = database.write(|tx| cancel(tx, BuildId::new(11), "m", 3)).await.expect("writes");
     assert!(matches!(canceled, Cancel::Done(_)), "people can cancel them");
     let counted = database.read(queue_counts).await.expect("reads");
     assert_eq!(counted.scheduled, 1, "the triggers are there");

@@ -62,7 +62,8 @@ fn due_of(
     let newest = keep.evaluations.map(|count| count as usize);
     let mut statement = s.prepare_cached(
         "SELECT id, created_at, status = 0, status = -1 OR scheduled + started > 0,
-         id IS (SELECT evaluation_id FROM specification WHERE id = ?1),
+         id IS (SELECT evaluation_id FROM specification WHERE id = ?1)
+           OR EXISTS (SELECT 1 FROM kept_evaluation AS k WHERE k.evaluation_id = evaluation.id),
          stamp = 'removed #' || id, scheduled + started + succeeded + failed + failed_dependency
            + failed_other + canceled
          FROM evaluation WHERE specification_id = ?1 ORDER BY id DESC",

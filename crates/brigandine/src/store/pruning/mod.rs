@@ -9,7 +9,7 @@
 //! Each function is one short write. If the server is killed between two of them, the rows are consistent, and the next
 //! run continues.
 //!
-//! - PRUNE1: an evaluation is not touched while it is the newest of its specification, or the newest that succeeded, or
+//! - PRUNE1: an evaluation is not touched while somebody keeps it, or it is the newest of its specification, or the newest that succeeded, or
 //!   has the revisions that the inputs have now, or has a pending build, or is the last evaluation with the build or
 //!   product of the highest number. If that row were deleted, SQLite would give its number to a new row.
 //! - PRUNE2: the write that deletes a job's row also changes the counters of the job's evaluation.
@@ -42,6 +42,7 @@ const REMOVING: &str = "older than what is kept: its jobs are being deleted";
 /// PRUNE1 as a query; each write checks it.
 const REMOVABLE: &str = "SELECT 1 FROM evaluation AS e WHERE e.id = ?1 AND e.status <> -1
      AND e.scheduled = 0 AND e.started = 0
+     AND NOT EXISTS (SELECT 1 FROM kept_evaluation AS k WHERE k.evaluation_id = e.id)
      AND NOT EXISTS (SELECT 1 FROM specification AS c
                      WHERE c.id = e.specification_id AND c.evaluation_id = e.id)
      AND EXISTS (SELECT 1 FROM evaluation AS n
@@ -348,6 +349,7 @@ fn remove(tx: &impl Executor, id: EvaluationId) -> rusqlite::Result<bool> {
     leave(tx, &LogName::Evaluation(id).path())?;
     // There are only as many of these rows as the specification has inputs.
     tx.execute("DELETE FROM checkout WHERE evaluation_id = ?1", [id])?;
+    tx.execute("DELETE FROM withdrawn_evaluation WHERE evaluation_id = ?1", [id])?;
     tx.execute("DELETE FROM evaluation WHERE id = ?1", [id])?;
     Ok(true)
 }

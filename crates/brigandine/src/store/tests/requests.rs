@@ -1,5 +1,7 @@
 //! What each change does to a build in each state, and that exactly the changes that were made are in the audit.
 
+mod evaluations;
+
 use super::*;
 use crate::model::{Actor, Asked, AuditFilter, Change, Outcome, Target};
 
@@ -19,13 +21,15 @@ enum Does {
     Make(BuildStatus),
     /// The attempt is asked to end.
     Ask,
+    /// Something else than the status.
+    Note,
     /// Nothing, and the text says why.
     Refuse(&'static str),
     Miss,
 }
 
 use BuildStatus::{Canceled, Failed, FailedDependency, FailedOther, Scheduled, Succeeded};
-use Does::{Ask, Make, Miss, Refuse};
+use Does::{Ask, Make, Miss, Note, Refuse};
 
 /// The table at the top of `store/requests.rs`.
 const TABLE: &[(Change, Of, Does)] = &[
@@ -45,10 +49,26 @@ const TABLE: &[(Change, Of, Does)] = &[
     (Change::Restart, Of::Ended(FailedOther), Make(Scheduled)),
     (Change::Restart, Of::Ended(Canceled), Make(Scheduled)),
     (Change::Restart, Of::Missing, Miss),
+    (Change::Bump, Of::Scheduled, Note),
+    (Change::Bump, Of::Started, Refuse("runs already")),
+    (Change::Bump, Of::Ended(Succeeded), Refuse("has ended already: succeeded")),
+    (Change::Bump, Of::Ended(Failed), Refuse("has ended already: failed")),
+    (Change::Bump, Of::Ended(FailedDependency), Refuse("has ended already: failed-dependency")),
+    (Change::Bump, Of::Ended(FailedOther), Refuse("has ended already: failed-other")),
+    (Change::Bump, Of::Ended(Canceled), Refuse("has ended already: canceled")),
+    (Change::Bump, Of::Missing, Miss),
+    (Change::Comment, Of::Scheduled, Note),
+    (Change::Comment, Of::Started, Note),
+    (Change::Comment, Of::Ended(Succeeded), Note),
+    (Change::Comment, Of::Ended(Failed), Note),
+    (Change::Comment, Of::Ended(FailedDependency), Note),
+    (Change::Comment, Of::Ended(FailedOther), Note),
+    (Change::Comment, Of::Ended(Canceled), Note),
+    (Change::Comment, Of::Missing, Miss),
 ];
 
-/// A database with an evaluation of the jobs `base` (build 1) and `top` (build 2), which needs it.
-pub(super) async fn evaluated() -> Database {
+/// A database with the specification 1.
+async fn empty() -> Database {
     let database =
         Database::open(std::path::Path::new(":memory:"), true, std::time::Duration::from_secs(30))
             .await
@@ -59,16 +79,27 @@ pub(super) async fn evaluated() -> Database {
         .expect("the schema");
     let stored = specification("sample");
     write(&database, move |tx| put_specification(tx, &stored, false, 1)).await;
+    database
+}
+
+/// A database with an evaluation of the jobs `base` (build 1) and `top` (build 2), which needs it.
+async fn evaluated() -> Database {
+    let database = empty().await;
     evaluate(&database, 1, &[("base", &[]), ("top", &[0])]).await;
     database
 }
 
+/// Begins an evaluation of specification 1.
+async fn begin(database: &Database, evaluation: i64) {
+    let begun = write(database, move |tx| {
+        let (of, stamp) = (SpecificationId::new(1), format!("stamp {evaluation}"));
+        begin_evaluation(tx, of, &stamp, &[], "", evaluation)
+    });
+    assert_eq!(begun.await, Begun::New(EvaluationId::new(evaluation)));
+}
+
 /// Registers an evaluation of specification 1 with these jobs, each with the places of those that it needs.
-pub(super) async fn evaluate(
-    database: &Database,
-    evaluation: i64,
-    jobs: &[(&'static str, &[usize])],
-) {
+async fn evaluate(database: &Database, evaluation: i64, jobs: &[(&'static str, &[usize])]) {
     let jobs: Vec<NewJob> = jobs
         .iter()
         .map(|(name, needs)| NewJob {
@@ -83,18 +114,14 @@ pub(super) async fn evaluate(
             needs: needs.iter().map(|place| (format!("n{place}"), *place)).collect(),
         })
         .collect();
-    write(database, move |tx| {
-        let (id, stamp) = (EvaluationId::new(evaluation), format!("stamp {evaluation}"));
-        let begun = begin_evaluation(tx, SpecificationId::new(1), &stamp, &[], "", evaluation)?;
-        assert_eq!(begun, Begun::New(id));
-        register(tx, id, &jobs, "", "", evaluation)
-    })
-    .await
-    .expect("registered");
+    begin(database, evaluation).await;
+    let id = EvaluationId::new(evaluation);
+    let registered = write(database, move |tx| register(tx, id, &jobs, "", "", evaluation));
+    registered.await.expect("registered");
 }
 
 /// Ends the only build that can be started.
-pub(super) async fn end_next(database: &Database, status: BuildStatus) {
+async fn end_next(database: &Database, status: BuildStatus) {
     write(database, move |tx| {
         let claimed = claim_for(tx, "s", 1, 5)?.remove(0);
         let end = Finish {
@@ -113,14 +140,14 @@ pub(super) async fn end_next(database: &Database, status: BuildStatus) {
 }
 
 /// Asks for a change of these targets.
-pub(super) async fn ask(database: &Database, change: Change, targets: Vec<Target>) -> Vec<Outcome> {
+async fn ask(database: &Database, change: Change, targets: Vec<Target>) -> Vec<Outcome> {
     let asked = Asked::new(Actor::new("alice"), 9, "a test");
-    let done = write(database, move |tx| request(tx, change, &targets, &asked)).await;
-    done.outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    let done = carry_out(database, change, targets, asked, &|_| ()).await.expect("it is asked for");
+    done.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 /// Every evaluation's counters are those of its builds.
-pub(super) async fn check_counters(database: &Database) {
+async fn check_counters(database: &Database) {
     let wrong: Vec<i64> = write(database, |tx| {
         let sql = "SELECT e.id FROM evaluation AS e WHERE
              (scheduled, started, succeeded, failed, failed_dependency, failed_other, canceled)
@@ -159,7 +186,7 @@ async fn a_change_of_a_build_does_what_the_table_says_and_is_audited_if_it_was_m
         .into_iter()
         .chain(BuildStatus::ALL.iter().filter(|s| s.is_finished()).map(|s| Of::Ended(*s)))
         .collect();
-    for change in [Change::Cancel, Change::Restart] {
+    for change in [Change::Cancel, Change::Restart, Change::Bump, Change::Comment] {
         for state in &states {
             let found: Vec<_> =
                 TABLE.iter().filter(|(c, s, _)| c == &change && s == state).collect();
@@ -182,6 +209,7 @@ async fn a_change_of_a_build_does_what_the_table_says_and_is_audited_if_it_was_m
                     assert_eq!(after, Some(*made), "{what}");
                 }
                 Ask => assert_eq!((outcome, after), (Outcome::Ending(1), before), "{what}"),
+                Note => assert_eq!((outcome, after), (Outcome::Done(0), before), "{what}"),
                 Refuse(why) => {
                     assert!(
                         matches!(&outcome, Outcome::Refused(said) if said.contains(why)),
@@ -191,7 +219,7 @@ async fn a_change_of_a_build_does_what_the_table_says_and_is_audited_if_it_was_m
                 }
                 Miss => assert_eq!((outcome, after), (Outcome::Missing, None), "{what}"),
             }
-            let made = matches!(does, Make(_) | Ask);
+            let made = matches!(does, Make(_) | Ask | Note);
             let rows =
                 database.read(|s| audit(s, &AuditFilter::default(), 10)).await.expect("reads");
             assert_eq!(rows.len(), usize::from(made), "{what}: {rows:?}");

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The steps, and rows of each version that exercise what the next steps change. `schema.rs` has the same steps.
-const VERSIONS: [(&str, &str); 6] = [
+const VERSIONS: [(&str, &str); 7] = [
     (
         include_str!("../../../migrations/0001_initial.sql"),
         include_str!("../../../tests/data/migrations/0001.sql"),
@@ -30,6 +30,10 @@ const VERSIONS: [(&str, &str); 6] = [
     (
         include_str!("../../../migrations/0006_audit.sql"),
         include_str!("../../../tests/data/migrations/0006.sql"),
+    ),
+    (
+        include_str!("../../../migrations/0007_accounts.sql"),
+        include_str!("../../../tests/data/migrations/0007.sql"),
     ),
 ];
 

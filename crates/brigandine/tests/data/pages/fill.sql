@@ -92,3 +92,5 @@ INSERT INTO audit (id, at, actor, change, build_id, evaluation_id, specification
  (2, 1700000240, 'token <deploy> & more', 'restart', 1002, 1002, 1001, 'scheduled', 'The mirror is back.
 unbrokenunbrokenunbrokenunbrokenunbrokenunbrokenunbrokenunbrokenunbrokenunbrokenunbrokenunbrokenunbrokenunbrokenunbrokenunbrokenunbroken'),
  (3, 1700000250, 'local root', 'evaluate', NULL, NULL, 1001, 'looked at now', 'with <b>markup</b> & more');
+INSERT INTO kept_evaluation VALUES (1001);
+INSERT INTO withdrawn_evaluation VALUES (1004, NULL), (1002, 1006);

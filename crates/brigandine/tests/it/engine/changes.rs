@@ -7,15 +7,26 @@ use std::os::unix::fs::PermissionsExt;
 use crate::command::serve::address;
 use crate::support::{Gate, PATIENCE, Place, Process, processes_with, run};
 
-const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+pub(super) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Status and body of an answer to a POST.
 fn post(address: &str, path: &str, token: &str) -> (u16, serde_json::Value) {
+    post_body(address, path, token, "{}")
+}
+
+/// Status and body of an answer to a POST with this body.
+pub(super) fn post_body(
+    address: &str,
+    path: &str,
+    token: &str,
+    body: &str,
+) -> (u16, serde_json::Value) {
     let mut socket = TcpStream::connect(address).expect("the server listens");
     socket.set_read_timeout(Some(PATIENCE)).expect("a limit");
     let request = format!(
-        "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\
-         authorization: Bearer {token}\r\n\r\n{{}}"
+        "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\
+         authorization: Bearer {token}\r\n\r\n{body}",
+        body.len()
     );
     socket.write_all(request.as_bytes()).expect("sent");
     let mut answer = String::new();
@@ -25,7 +36,7 @@ fn post(address: &str, path: &str, token: &str) -> (u16, serde_json::Value) {
     (status, serde_json::from_str(body).expect("JSON"))
 }
 
-fn put_token(place: &Place, mode: u32) {
+pub(super) fn put_token(place: &Place, mode: u32) {
     std::fs::create_dir_all(place.state()).expect("a directory");
     let path = place.state().join("token");
     std::fs::write(&path, TOKEN).expect("a file");

@@ -5,5 +5,6 @@ mod changes;
 mod crash;
 mod evaluations;
 mod inputs;
+mod requests;
 mod retention;
 mod sandbox;

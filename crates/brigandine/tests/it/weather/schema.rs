@@ -57,9 +57,9 @@ fn only_serve_brings_a_database_to_this_version_and_leaves_a_copy() {
     }
     let ended = place.good_one_shot();
     let copy = place.state().join("brigandine.db.schema-1");
-    assert!(ended.stderr.contains("from schema 1 to 7"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("from schema 1 to 8"), "{}", ended.stderr);
     assert!(ended.stderr.contains(copy.to_str().expect("a path")), "{}", ended.stderr);
-    assert_eq!((version(&database), version(&copy)), (7, 1));
+    assert_eq!((version(&database), version(&copy)), (8, 1));
     assert!(run(place.tool(&["builds"])).status.success());
     open(&database)
         .execute_batch("DROP INDEX build_ready")
@@ -74,7 +74,7 @@ fn only_serve_brings_a_database_to_this_version_and_leaves_a_copy() {
     fs::copy(&copy, &database).expect("copied");
     assert_eq!(version(&database), 1);
     place.good_one_shot();
-    assert_eq!((version(&database), version(&copy)), (7, 1));
+    assert_eq!((version(&database), version(&copy)), (8, 1));
 }
 
 #[test]
