@@ -1,9 +1,10 @@
 //! Installs what the tests need besides Rust, if the machine allows it.
 
 use crate::command::{Failed, Line, succeeds};
+use crate::root;
 
 /// A program that some step runs, and the Debian package that contains it.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("git", "git"),
     // For tests of repositories with large files.
     ("git-lfs", "git-lfs"),
@@ -18,7 +19,12 @@ const PROGRAMS: [(&str, &str); 8] = [
     // Shows pages in the browser tests.
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
+    // Installs what looks at these pages for people who cannot see them well.
+    ("npm", "npm"),
 ];
+
+/// The package of npm that looks at pages for people who cannot see them well, and its version.
+const AXE: &str = "axe-core@4.11.0";
 
 pub(crate) fn install() -> Result<(), Failed> {
     for (tool, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
@@ -26,7 +32,23 @@ pub(crate) fn install() -> Result<(), Failed> {
             Line::new("rustup", &["component", "add", component]).run()?;
         }
     }
-    programs(&PROGRAMS)
+    programs(&PROGRAMS)?;
+    npm("axe-core", AXE)
+}
+
+/// Installs a package of npm below `target/`, in a folder of this name, unless this version is there.
+pub(crate) fn npm(folder: &str, package: &str) -> Result<(), Failed> {
+    let place = root().join("target").join(folder);
+    let failed = |error: std::io::Error| Failed(format!("{}: {error}", place.display()));
+    let mark = place.join("installed");
+    if std::fs::read_to_string(&mark).is_ok_and(|found| found == package) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(&place).map_err(failed)?;
+    let prefix = place.display().to_string();
+    let words = ["install", "--no-audit", "--no-fund", "--no-save", "--prefix", &prefix, package];
+    Line::new("npm", &words).run()?;
+    std::fs::write(&mark, package).map_err(failed)
 }
 
 /// Installs the programs that are missing, each with the Debian package that contains it.

@@ -109,6 +109,12 @@ impl Browser {
         self.chromium("Emulation.setDeviceMetricsOverride", &metrics);
     }
 
+    /// Chooses the colours that the visitor prefers: `light` or `dark`.
+    pub(crate) fn prefer(&self, scheme: &str) {
+        let feature = json!({"name": "prefers-color-scheme", "value": scheme});
+        self.chromium("Emulation.setEmulatedMedia", &json!({"features": [feature]}));
+    }
+
     /// Allows or forbids scripts on pages.
     pub(crate) fn allow_scripts(&self, yes: bool) {
         self.chromium("Emulation.setScriptExecutionDisabled", &json!({"value": !yes}));

@@ -18,7 +18,7 @@ const WIDTHS: [u32; 2] = [375, 1440];
 
 /// A server that shows every state at the same time: the sample with its build logs, a running build, a build that
 /// waits for a free place, a build that waits for another build, and an evaluation that failed.
-fn busy() -> (Place, Process, String) {
+pub(super) fn busy() -> (Place, Process, String) {
     let place = Place::new();
     let repository = place.repository("repository");
     let running = gated(&place).replace(
@@ -58,7 +58,7 @@ fn busy() -> (Place, Process, String) {
 }
 
 /// The kind and the address of each page.
-fn pages() -> impl Iterator<Item = (&'static str, &'static str)> {
+pub(super) fn pages() -> impl Iterator<Item = (&'static str, &'static str)> {
     LIST.lines().filter(|line| !line.starts_with(['#', 'f'])).map(|line| {
         let mut words = line.split_whitespace();
         (words.next().unwrap_or_default(), words.next_back().unwrap_or_default())
