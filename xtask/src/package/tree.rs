@@ -9,14 +9,16 @@ use crate::command::{Failed, Line};
 use crate::root;
 
 /// Files of the workspace, and where they are installed. Those that end with `.gz` are compressed.
-pub(super) const FILES: [(&str, &str); 14] = [
+pub(super) const FILES: [(&str, &str); 16] = [
     ("packaging/brigandine.service", "usr/lib/systemd/system/brigandine.service"),
     ("packaging/brigandine.sysusers", "usr/lib/sysusers.d/brigandine.conf"),
     ("packaging/brigandine.toml", "etc/brigandine/brigandine.toml"),
     ("packaging/examples/build-user.conf", "usr/share/doc/brigandine/examples/build-user.conf"),
     ("packaging/examples/drain.conf", "usr/share/doc/brigandine/examples/drain.conf"),
     ("packaging/examples/nginx.conf", "usr/share/doc/brigandine/examples/nginx.conf"),
+    ("packaging/examples/nginx-path.conf", "usr/share/doc/brigandine/examples/nginx-path.conf"),
     ("packaging/examples/Caddyfile", "usr/share/doc/brigandine/examples/Caddyfile"),
+    ("packaging/examples/Caddyfile-path", "usr/share/doc/brigandine/examples/Caddyfile-path"),
     ("packaging/Containerfile", "usr/share/doc/brigandine/examples/Containerfile"),
     ("packaging/debian/copyright", "usr/share/doc/brigandine/copyright"),
     ("crates/brigandine/CHANGELOG.md", "usr/share/doc/brigandine/changelog.gz"),
