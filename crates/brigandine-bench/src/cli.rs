@@ -16,7 +16,7 @@ pub(crate) struct Cli {
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Measure pages and API on many builds, idle and while builds change
+    /// Measure pages, API and figures on many builds, idle and while builds change
     Site(Site),
     /// Measure what a build that does nothing costs on this machine
     Builds(Builds),

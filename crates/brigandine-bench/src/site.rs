@@ -138,6 +138,8 @@ fn routes(samples: &Samples) -> Vec<Route> {
         json("queue?nr=200", 50.0, one("/api/queue?nr=200", false)),
         json("latestbuilds?nr=1000", 20.0, one("/api/latestbuilds?nr=1000", false)),
         route("specifications", 200.0, "\"proc\":", "\"proc-file\":", specifications),
+        // More often than monitors ask.
+        route("metrics", 20.0, "# TYPE ", "# TYPE ", one("/metrics", false)),
     ]
 }
 
