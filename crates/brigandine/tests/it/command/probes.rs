@@ -89,10 +89,13 @@ fn promtool(place: &Place) -> PathBuf {
         return named.into();
     }
     let folder = place.path("prometheus");
-    let script = "mkdir \"$0\" && cd \"$0\" && apt-get download prometheus && dpkg-deb -x prometheus_*.deb .";
+    // A machine that has installed nothing yet has no lists of packages.
+    let script = "mkdir \"$0\"; cd \"$0\"
+        apt-get download prometheus || { apt-get update; apt-get download prometheus; }
+        dpkg-deb -x prometheus_*.deb .";
     let done = run({
         let mut command = Command::new("sh");
-        command.arg("-c").arg(script).arg(&folder);
+        command.arg("-euc").arg(script).arg(&folder);
         command
     });
     assert!(done.status.success(), "name a promtool with PROMTOOL: {}", done.stderr);
