@@ -55,7 +55,7 @@ pub(crate) fn npm(folder: &str, package: &str) -> Result<(), Failed> {
 pub(crate) fn programs(wanted: &[(&str, &str)]) -> Result<(), Failed> {
     let missing: Vec<&str> = wanted
         .iter()
-        .filter(|(program, _)| !succeeds(program, &["--version"]))
+        .filter(|(program, _)| !succeeds("sh", &["-c", "command -v \"$0\"", program]))
         .map(|(_, package)| *package)
         .collect();
     packages(&missing)

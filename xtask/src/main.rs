@@ -3,7 +3,7 @@
 //! `cargo xtask advisories`, `cargo xtask semver`.
 //!
 //! `steps.rs` has the steps of the tests, `command.rs` prints and runs commands, `install.rs` installs what the tests
-//! need, `package/` packs the server, and `neighbours.rs` and `oldest.rs` test Lockkeeper with other versions of SQLite's bindings.
+//! need, `package/` packs the server and `installed/` tries the package, and `neighbours.rs` and `oldest.rs` test Lockkeeper with other versions of SQLite's bindings.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,6 +13,7 @@ use steps::{Form, STEPS, Step};
 
 mod command;
 mod install;
+mod installed;
 mod neighbours;
 mod oldest;
 mod package;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::command::{Failed, Line, cargo, succeeds};
 use crate::install::install;
-use crate::{neighbours, oldest};
+use crate::{installed, neighbours, oldest};
 
 /// One step: `cargo xtask test --only NAME` runs it alone.
 pub(crate) struct Step {
@@ -26,7 +26,7 @@ pub(crate) struct Form {
     pub(crate) long: bool,
 }
 
-pub(crate) const STEPS: [Step; 14] = [
+pub(crate) const STEPS: [Step; 15] = [
     step("install", "what the tests need beside Rust can be installed", |_| no_tests(install())),
     step("format", "the sources are formatted", |_| {
         no_tests(cargo(&["fmt", "--all", "--check"]).run())
@@ -55,6 +55,9 @@ pub(crate) const STEPS: [Step; 14] = [
     long("oldest", "the library holds on the oldest rusqlite that it accepts", |_| oldest::test()),
     long("neighbours", "the README is right about which crates link beside the library", |_| {
         no_tests(neighbours::check())
+    }),
+    long("package", "the package installs, runs, upgrades and goes in a fresh Debian", |_| {
+        installed::check()
     }),
 ];
 

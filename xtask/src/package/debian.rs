@@ -44,8 +44,8 @@ pub(super) fn pack(
     written.map_err(|error| failed(&about, &error))?;
     let package = place.join(format!("brigandine_{}_{architecture}.deb", release.version));
     let file = package.display().to_string();
-    // xz, because the dpkg of Debian 12 does not write zstd.
-    Line::new("dpkg-deb", &["--build", "--root-owner-group", "-Zxz", &to, &file])
+    // A tenth of the time that xz takes, for a package that is a quarter larger; dpkg reads it since Debian 12.
+    Line::new("dpkg-deb", &["--build", "--root-owner-group", "-Zzstd", "-z9", &to, &file])
         .with("SOURCE_DATE_EPOCH", &release.time)
         .run()?;
     fs::remove_dir_all(&folder).map_err(|error| failed(&folder, &error))?;

@@ -24,15 +24,16 @@ pub(crate) struct Made {
 
 /// Compiles the server, and makes the package and the tarball of it.
 pub(crate) fn package() -> Result<(), Failed> {
-    let made = make(&root().join("target/package"))?;
+    cargo(&["build", "--release", "--package", "brigandine"]).run()?;
+    let program = root().join("target/release/brigandine");
+    let made = make(&root().join("target/package"), &program)?;
     println!("xtask: {}\nxtask: {}", made.package.display(), made.tarball.display());
     Ok(())
 }
 
-/// As [`package`], into `place`, which is emptied before.
-pub(crate) fn make(place: &Path) -> Result<Made, Failed> {
+/// Packs the compiled server `program` into `place`, which is emptied before.
+pub(crate) fn make(place: &Path, program: &Path) -> Result<Made, Failed> {
     install()?;
-    cargo(&["build", "--release", "--package", "brigandine"]).run()?;
     let release = Release::find()?;
     let failed = |error| Failed(format!("{}: {error}", place.display()));
     if place.exists() {
@@ -41,11 +42,10 @@ pub(crate) fn make(place: &Path) -> Result<Made, Failed> {
     let name = format!("brigandine-{}-{}", release.version, std::env::consts::ARCH);
     let tree = place.join(&name);
     fs::create_dir_all(&tree).map_err(failed)?;
-    let program = root().join("target/release/brigandine");
-    tree::lay_out(&tree, &program)?;
+    tree::lay_out(&tree, program)?;
     let tarball = place.join(format!("{name}.tar.gz"));
     pack(&tree, &tarball, &release)?;
-    let package = debian::pack(&tree, &program, place, &release)?;
+    let package = debian::pack(&tree, program, place, &release)?;
     Ok(Made { package, tarball })
 }
 
