@@ -5,7 +5,7 @@
 -- or for chance: every value comes with the statement. Build logs and products are files beside
 -- the database; their paths are relative to the state directory.
 PRAGMA application_id = 1112688452; -- "BRGD"
-PRAGMA user_version = 8;
+PRAGMA user_version = 9;
 
 -- One row: who this state directory is. Its id stands in the environment of every child process,
 -- which is how a restarted server finds the processes of a killed one.
@@ -261,6 +261,14 @@ CREATE TABLE user (
   disabled_at INTEGER NOT NULL       -- 0 while the user may log in
 ) STRICT;
 CREATE UNIQUE INDEX user_name ON user (name);
+
+-- Whom a provider of OpenID Connect knows as which user. These users have no password.
+CREATE TABLE subject (
+  subject TEXT NOT NULL,             -- the issuer, a blank, and the subject that the issuer gives to nobody else
+  user_id INTEGER NOT NULL REFERENCES user (id),
+  PRIMARY KEY (subject)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX subject_by_user ON subject (user_id);
 
 CREATE TABLE user_role (
   user_id INTEGER NOT NULL REFERENCES user (id),

@@ -15,6 +15,7 @@ mod command;
 mod install;
 mod installed;
 mod neighbours;
+mod oidc;
 mod oldest;
 mod package;
 mod steps;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::command::{Failed, Line, cargo, succeeds};
 use crate::install::install;
-use crate::{installed, neighbours, oldest};
+use crate::{installed, neighbours, oidc, oldest};
 
 /// One step: `cargo xtask test --only NAME` runs it alone.
 pub(crate) struct Step {
@@ -26,7 +26,7 @@ pub(crate) struct Form {
     pub(crate) long: bool,
 }
 
-pub(crate) const STEPS: [Step; 15] = [
+pub(crate) const STEPS: [Step; 16] = [
     step("install", "what the tests need beside Rust can be installed", |_| no_tests(install())),
     step("format", "the sources are formatted", |_| {
         no_tests(cargo(&["fmt", "--all", "--check"]).run())
@@ -53,6 +53,7 @@ pub(crate) const STEPS: [Step; 15] = [
     long("fuzz", "random programs of calls leave what their calls would alone", |_| fuzz(10, None)),
     step("models", "the queue is right in every interleaving of a few threads", |_| models()),
     long("oldest", "the library holds on the oldest rusqlite that it accepts", |_| oldest::test()),
+    long("oidc", "people log in through a real provider of OpenID Connect", |_| oidc::test()),
     long("neighbours", "the README is right about which crates link beside the library", |_| {
         no_tests(neighbours::check())
     }),
@@ -122,7 +123,8 @@ fn no_tests(outcome: Result<(), Failed>) -> Result<Closing, Failed> {
 /// A command for the whole workspace, with the optional features of the library, which the step `tests` does without.
 /// It names no package, because cargo would then choose other features of shared dependencies, and compile these again.
 fn of_all(command: &[&str], words: &[&str]) -> Line {
-    const OPTIONAL: &str = "lockkeeper/affinity,lockkeeper/metrics,lockkeeper/tracing";
+    const OPTIONAL: &str =
+        "lockkeeper/affinity,lockkeeper/metrics,lockkeeper/tracing,brigandine/oidc";
     cargo(&[command, &["--workspace", "--features", OPTIONAL], words].concat())
 }
 

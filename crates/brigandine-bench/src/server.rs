@@ -61,7 +61,7 @@ async fn serve(state: &Path) -> Result<(), Failure> {
     config.sandbox = Sandbox::Off;
     let app = App::start(config).await?;
     app.run().await?;
-    let web = Web::start(listener, &app, WebConfig::default(), None);
+    let web = Web::start(listener, &app, WebConfig::default(), None, None);
     say(&format!("listening at http://{address}"));
     let load = Load {
         database: app.database().client("bench"),

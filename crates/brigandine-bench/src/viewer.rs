@@ -139,7 +139,7 @@ async fn measure(arguments: &Viewer) -> Result<Figures, Failure> {
     fill(&app, arguments).await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let web = Web::start(listener, &app, WebConfig::default(), None);
+    let web = Web::start(listener, &app, WebConfig::default(), None, None);
 
     app.wake();
     tokio::time::sleep(WARM_UP).await;

@@ -33,7 +33,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub use app::{App, AppError};
-pub use auth::Token;
+pub use auth::{Provider, Token};
 pub use cli::number;
 pub use command::runtime;
 pub use config::{Config, Sandbox, Web as WebConfig};

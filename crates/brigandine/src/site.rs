@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::app::App;
-use crate::auth::{Auth, Token};
+use crate::auth::{Auth, Provider, Token};
 use crate::context::{Context, Parts};
 use crate::http::{self, Arrived, Base, Compressors, Path, Query, Routes};
 use crate::model::Live;
@@ -130,7 +130,15 @@ pub struct Web {
 
 impl Web {
     /// Begins to answer requests at `listener`.
-    pub fn start(listener: TcpListener, app: &App, web: config::Web, token: Option<Token>) -> Self {
+    ///
+    /// `provider`: through which people log in beside passwords.
+    pub fn start(
+        listener: TcpListener,
+        app: &App,
+        web: config::Web,
+        token: Option<Token>,
+        provider: Option<Provider>,
+    ) -> Self {
         if let Ok(address) = listener.local_addr() {
             app.note_address(address);
         }
@@ -158,7 +166,7 @@ impl Web {
             state: app.state().to_owned(),
             systems: app.systems().to_vec(),
             closing: closed.clone(),
-            auth: Auth::new(app.database().client("accounts"), token, web.private),
+            auth: Auth::new(app.database().client("accounts"), token, web.private, provider),
             actions: Box::new(app.clone()),
         });
         let settings = Live::new(Arc::new(web));

@@ -24,7 +24,7 @@ pub(crate) struct Made {
 
 /// Compiles the server, and makes the package and the tarball of it.
 pub(crate) fn package() -> Result<(), Failed> {
-    cargo(&["build", "--release", "--package", "brigandine"]).run()?;
+    cargo(&["build", "--release", "--package", "brigandine", "--features", "oidc"]).run()?;
     let program = root().join("target/release/brigandine");
     let made = make(&root().join("target/package"), &program)?;
     println!("xtask: {}\nxtask: {}", made.package.display(), made.tarball.display());

@@ -10,11 +10,16 @@ const NAME: &str = "brigandine";
 
 /// The secret in the cookie of a request.
 pub(super) fn cookie(headers: &HeaderMap) -> Option<&str> {
+    cookie_named(headers, NAME)
+}
+
+/// The value of the request's first cookie of this name.
+pub(super) fn cookie_named<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
     pairs
         .map(|(name, value)| (name.trim(), value.trim()))
-        .find(|(name, _)| *name == NAME)
+        .find(|(found, _)| *found == name)
         .map(|(_, value)| value)
 }
 
@@ -24,8 +29,18 @@ pub(super) fn cookie(headers: &HeaderMap) -> Option<&str> {
 /// given over https is sent over https only.
 pub(super) fn set_cookie(secret: Option<&str>, arrived: &Arrived) -> Option<HeaderValue> {
     let (value, age) = secret.map_or(("", 0), |secret| (secret, Session::AGE_S));
+    set_cookie_named(NAME, value, age, arrived)
+}
+
+/// Like [`set_cookie`], for a cookie of another name that ends after `age` seconds; 0: at once.
+pub(super) fn set_cookie_named(
+    name: &str,
+    value: &str,
+    age: i64,
+    arrived: &Arrived,
+) -> Option<HeaderValue> {
     let secure = if arrived.secure { "; Secure" } else { "" };
-    let text = format!("{NAME}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}");
+    let text = format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}");
     HeaderValue::from_str(&text).ok()
 }
 

@@ -113,6 +113,25 @@ impl Failures {
         Ok(())
     }
 
+    /// Takes an attempt of the client, whatever the name (FAIL1).
+    ///
+    /// # Errors
+    /// The time after which there is an attempt again. Nothing was taken.
+    pub(super) fn begin_unnamed(&self, client: Client, now: Instant) -> Result<(), Duration> {
+        let mut both = self.both();
+        let wait = both.clients.wait(&client, now);
+        if wait > Duration::ZERO {
+            return Err(wait);
+        }
+        both.clients.take(&client, now);
+        Ok(())
+    }
+
+    /// Gives an attempt of the client back, because it has not failed.
+    pub(super) fn succeeded_unnamed(&self, client: Client) {
+        self.both().clients.give_back(&client);
+    }
+
     /// Gives the attempt back, because it has not failed.
     pub(super) fn succeeded(&self, client: Client, name: &str) {
         let mut both = self.both();
@@ -162,7 +181,20 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(failures.begin(client(1), "alice", now), Ok(()));
             failures.succeeded(client(1), "alice");
+            assert_eq!(failures.begin_unnamed(client(2), now), Ok(()));
+            failures.succeeded_unnamed(client(2));
         }
+    }
+
+    #[test]
+    fn attempts_without_a_name_are_those_of_the_client() {
+        let (failures, now) = (Failures::new(), Instant::now());
+        for _ in 0..10 {
+            assert_eq!(failures.begin_unnamed(client(1), now), Ok(()));
+        }
+        assert_eq!(failures.begin_unnamed(client(1), now), Err(Duration::from_secs(30)));
+        assert_eq!(failures.begin(client(1), "alice", now), Err(Duration::from_secs(30)));
+        assert_eq!(failures.begin(client(2), "alice", now), Ok(()));
     }
 
     #[test]

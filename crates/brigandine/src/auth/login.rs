@@ -10,7 +10,7 @@ use super::secret::{digest, new_secret};
 use super::visitor::Auth;
 use crate::http::{Arrived, HttpError, Result};
 use crate::model::{self, User, check_account_name};
-use crate::store::{self, NewSession};
+use crate::store::{self, NewSession, Password};
 
 /// The most bytes of a password that is compared. A longer one is none, and would take longer.
 const PASSWORD_BYTES_MAX: usize = 1024;
@@ -56,6 +56,23 @@ impl Auth {
             tracing::warn!(client = %arrived.client, user = counted, "a login has failed");
             return Err(wrong());
         };
+        let begun = self.begin_session(&user.name, password, arrived).await?;
+        let cookie = begun.ok_or_else(wrong)?;
+        self.failures().succeeded(arrived.client, counted);
+        Ok(LoggedIn { user, cookie })
+    }
+
+    /// Begins a session of a user who has shown who that is. Returns the value of `Set-Cookie`; `None`: meanwhile the
+    /// user was disabled or removed, or has another password.
+    ///
+    /// # Errors
+    /// 503: the database cannot be changed.
+    pub(super) async fn begin_session(
+        &self,
+        user: &str,
+        password: Password,
+        arrived: &Arrived,
+    ) -> Result<Option<HeaderValue>> {
         let secret = new_secret().map_err(|error| {
             tracing::error!(%error, "the kernel has no random bytes");
             HttpError::Internal
@@ -64,12 +81,10 @@ impl Auth {
         let (new, now) = (NewSession { password, digest, client }, model::now());
         let begun = self.database().write(move |tx| store::begin_session(tx, &new, now)).await;
         if !begun.map_err(HttpError::database)? {
-            return Err(wrong());
+            return Ok(None);
         }
-        self.failures().succeeded(arrived.client, counted);
-        tracing::info!(client = %arrived.client, user = %user.name, "logged in");
-        let cookie = set_cookie(Some(&secret), arrived).ok_or(HttpError::Internal)?;
-        Ok(LoggedIn { user, cookie })
+        tracing::info!(client = %arrived.client, user, "logged in");
+        set_cookie(Some(&secret), arrived).map(Some).ok_or(HttpError::Internal)
     }
 
     /// Ends the session of a request, if it has one. Returns the value of `Set-Cookie` that takes the cookie away.

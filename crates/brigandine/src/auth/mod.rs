@@ -12,8 +12,10 @@
 mod cookie;
 mod failures;
 mod form;
+mod log_in_through;
 mod login;
 mod needs;
+mod oidc;
 mod password;
 mod principal;
 mod same_origin;
@@ -22,7 +24,9 @@ mod token_file;
 mod visitor;
 
 pub(crate) use form::{Form, check_form};
+pub(crate) use log_in_through::Answer;
 pub(crate) use needs::{Admin, Builder, Least, Needs};
+pub use oidc::Provider;
 pub(crate) use password::{check_password, password_digest};
 pub(crate) use principal::{Place, Principal};
 pub(crate) use same_origin::{Origin, origin};

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::cookie::cookie;
 use super::failures::Failures;
+use super::oidc::Provider;
 use super::password::Passwords;
 use super::principal::{Login, Place, Principal};
 use super::same_origin::{Origin, origin};
@@ -40,6 +41,8 @@ struct Parts {
     token: Option<Token>,
     /// Whether only those who have a role may read.
     private: bool,
+    /// The provider through which people log in, beside passwords.
+    provider: Option<Provider>,
     passwords: Passwords,
     failures: Failures,
     /// One permit: a single request at a time stores that credentials were used. Others do not wait for it.
@@ -65,11 +68,17 @@ pub(crate) enum Visitor {
 
 impl Auth {
     /// `private`: whether only those who have a role may read.
-    pub(crate) fn new(database: Database, token: Option<Token>, private: bool) -> Self {
+    pub(crate) fn new(
+        database: Database,
+        token: Option<Token>,
+        private: bool,
+        provider: Option<Provider>,
+    ) -> Self {
         Self(Arc::new(Parts {
             database,
             token,
             private,
+            provider,
             passwords: Passwords::new(),
             failures: Failures::new(),
             noting: Semaphore::new(1),
@@ -84,6 +93,11 @@ impl Auth {
     /// Whether somebody may read everything.
     pub(crate) fn may_read(&self, visitor: &Visitor) -> bool {
         !self.0.private || visitor.needs(Role::Reader, None).is_ok()
+    }
+
+    /// The provider through which people log in; `None`: they have passwords.
+    pub(crate) fn provider(&self) -> Option<&Provider> {
+        self.0.provider.as_ref()
     }
 
     pub(super) fn database(&self) -> &Database {

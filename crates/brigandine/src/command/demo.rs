@@ -124,7 +124,7 @@ async fn demo(arguments: &cli::Demo, directory: &Path) -> Result<(), Failure> {
         screen.line("Ctrl-C ends the demo.");
     }
     app.run().await?;
-    let mut web = Web::start(listener, &app, config::Web::default(), None);
+    let mut web = Web::start(listener, &app, config::Web::default(), None, None);
     let ended = tokio::select! {
         ended = show(arguments.exit, &app, &sample, &mut screen, started) => ended,
         error = app.failed() => Err(error.into()),

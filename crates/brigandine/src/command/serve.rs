@@ -22,7 +22,7 @@ use super::reload;
 use super::settings::{configuration, specifications};
 use super::spec::word;
 use crate::app::{App, AppError, Ground};
-use crate::auth::Token;
+use crate::auth::{Provider, Token};
 use crate::cli;
 use crate::config::{self, Config, LogFormat};
 use crate::http;
@@ -285,6 +285,12 @@ fn token(config: &Config) -> Result<Option<Token>, Failure> {
     Token::read(path).map(Some).map_err(Failure::failed)
 }
 
+/// The provider through which people log in; `None`: none is configured.
+fn provider(web: &config::Web) -> Result<Option<Provider>, Failure> {
+    let provider = web.oidc.clone().map(|settings| Provider::new(settings, &web.base));
+    provider.transpose().map_err(Failure::failed)
+}
+
 async fn serve(
     config: Config,
     specifications: Vec<(PathBuf, Specification)>,
@@ -294,6 +300,7 @@ async fn serve(
     // Received from now on, so that it ends no server that starts.
     let mut hangup = hangup()?;
     let token = token(&config)?;
+    let provider = provider(&config.web)?;
     let listener = listen(config.listen).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
     // The start takes long if a large database must be migrated, so a signal may interrupt it. The next start
@@ -311,7 +318,7 @@ async fn serve(
         }
     };
     let printed = waiting.end().await;
-    let mut web = Web::start(listener, &app, config.web.clone(), token);
+    let mut web = Web::start(listener, &app, config.web.clone(), token, provider);
     if !printed {
         say_address(address);
     }
@@ -386,7 +393,7 @@ async fn one_shot(
         }
     };
     waiting.end().await;
-    let web = listener.map(|listener| Web::start(listener, &app, config.web, None));
+    let web = listener.map(|listener| Web::start(listener, &app, config.web, None, None));
     let outcome = tokio::select! {
         outcome = app.one_shot() => outcome.map_err(Failure::from),
         error = app.failed() => Err(error.into()),

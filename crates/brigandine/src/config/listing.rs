@@ -2,7 +2,7 @@
 
 use super::server::{Config, Limits, LogFormat, Sandbox};
 use super::web::Web;
-use crate::model::{Keep, Setting};
+use crate::model::{Keep, LoginProvider, Setting};
 use crate::os::process;
 use std::path::Path;
 use std::time::Duration;
@@ -29,6 +29,7 @@ pub(crate) fn without_restart(new: Config, running: &Config) -> Config {
         token_file: running.web.token_file.clone(),
         base: running.web.base.clone(),
         private: running.web.private,
+        oidc: running.web.oidc.clone(),
         ..new.web
     };
     Config {
@@ -121,7 +122,7 @@ fn limits_entries(limits: &Limits) -> [Entry; 12] {
     ]
 }
 
-fn web_entries(web: &Web) -> [Entry; 8] {
+fn web_entries(web: &Web) -> Vec<Entry> {
     let Web {
         connections,
         connections_per_client,
@@ -131,9 +132,10 @@ fn web_entries(web: &Web) -> [Entry; 8] {
         token_file,
         base,
         private,
+        oidc,
     } = web;
     let proxies: Vec<String> = trusted_proxies.iter().map(ToString::to_string).collect();
-    [
+    let mut all = vec![
         ("web.connections", true, number(*connections)),
         ("web.connections-per-client", true, number(*connections_per_client)),
         ("web.client-time", false, time(*client_time)),
@@ -142,6 +144,30 @@ fn web_entries(web: &Web) -> [Entry; 8] {
         ("web.token-file", true, token_file.as_deref().map(shown).unwrap_or_default()),
         ("web.base", true, base.clone()),
         ("web.private", true, private.to_string()),
+    ];
+    all.extend(oidc_entries(oidc.as_ref()));
+    all
+}
+
+fn oidc_entries(oidc: Option<&LoginProvider>) -> [Entry; 8] {
+    let of = |value: fn(&LoginProvider) -> String| oidc.map(value).unwrap_or_default();
+    let grants = |oidc: &LoginProvider| -> String {
+        let grants: Vec<_> = oidc.grants.iter().map(ToString::to_string).collect();
+        grants.join(", ")
+    };
+    [
+        ("web.oidc.issuer", true, of(|oidc| oidc.issuer.clone())),
+        ("web.oidc.client-id", true, of(|oidc| oidc.client_id.clone())),
+        (
+            "web.oidc.client-secret-file",
+            true,
+            of(|oidc| oidc.secret_file.as_deref().map(shown).unwrap_or_default()),
+        ),
+        ("web.oidc.name", true, of(|oidc| oidc.name.clone())),
+        ("web.oidc.scopes", true, of(|oidc| oidc.scopes.join(", "))),
+        ("web.oidc.user-claim", true, of(|oidc| oidc.user_claim.clone())),
+        ("web.oidc.role-claim", true, of(|oidc| oidc.role_claim.clone())),
+        ("web.oidc.grant", true, of(grants)),
     ]
 }
 
@@ -215,7 +241,21 @@ mod tests {
         trusted-proxies = ["127.0.0.1"]
         token-file = "token"
         base = "/ci"
-        private = true"#;
+        private = true
+        [web.oidc]
+        issuer = "https://sso.example.org/realms/ci"
+        client-id = "brigandine"
+        client-secret-file = "client-secret"
+        name = "Example"
+        scopes = ["profile", "email"]
+        user-claim = "email"
+        role-claim = "roles"
+        [[web.oidc.grant]]
+        role = "reader"
+        [[web.oidc.grant]]
+        value = "developers"
+        role = "builder"
+        in = "main/hello""#;
 
     #[test]
     fn every_key_of_a_configuration_is_listed_as_it_is_written() {

@@ -10,6 +10,7 @@ mod document;
 pub(crate) mod job_list;
 mod listing;
 mod maps;
+mod oidc;
 mod plain;
 mod reader;
 pub(crate) mod server;

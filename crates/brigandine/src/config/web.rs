@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::oidc;
 use super::reader::Table;
 use super::shared::{self, set};
 use super::value::Refusal;
+use crate::model::LoginProvider;
 
 /// The configuration of the web server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct Web {
     pub(crate) base: String,
     /// Whether only those who have a role may read.
     pub(crate) private: bool,
+    /// The provider through which people log in.
+    pub(crate) oidc: Option<LoginProvider>,
 }
 
 impl Default for Web {
@@ -43,6 +47,7 @@ impl Default for Web {
             token_file: None,
             base: String::new(),
             private: false,
+            oidc: None,
         }
     }
 }
@@ -64,6 +69,7 @@ pub(super) fn table(top: &Table<'_, '_>, folder: &Path) -> Option<Web> {
     let base = table.checked("base", "/ci", check_base);
     set(&mut web.base, base.map(|base| base.value.trim_end_matches('/').to_owned()));
     set(&mut web.private, table.boolean("private"));
+    web.oidc = oidc::table(&table, folder);
     table.finish();
     Some(web)
 }

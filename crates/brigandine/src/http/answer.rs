@@ -37,7 +37,7 @@ fn internal_error() -> Response {
     answer(StatusCode::INTERNAL_SERVER_ERROR, "application/json", r#"{"error":"internal"}"#)
 }
 
-/// Sends the client to another address of this server.
+/// Sends the client to another address. One that begins with `/` is this server's.
 pub(crate) fn redirect(location: &str) -> Response {
     let Ok(location) = HeaderValue::from_str(location) else {
         return internal_error();
@@ -47,7 +47,7 @@ pub(crate) fn redirect(location: &str) -> Response {
     response
 }
 
-/// Sends the client to another address of this server, which it requests with `GET`.
+/// Sends the client to another address, which it requests with `GET`.
 pub(crate) fn see_other(location: &str) -> Response {
     let mut response = redirect(location);
     if response.status() == StatusCode::FOUND {

@@ -184,11 +184,12 @@ fn is_name(text: &str) -> bool {
 /// # Errors
 /// What a name is.
 pub fn check_account_name(name: &str) -> Result<(), String> {
-    if is_name(name) && !name.starts_with('-') {
+    // The names that some providers of OpenID Connect know are addresses of e-mail.
+    if is_name(&name.replace('@', ".")) && !name.starts_with('-') {
         return Ok(());
     }
     Err(format!(
-        "a name has 1 to {NAME_BYTES_MAX} letters, digits, and `-`, `.`, `_` or `+`, and begins with no `-`"
+        "a name has 1 to {NAME_BYTES_MAX} letters, digits, and `-`, `.`, `_`, `+` or `@`, and begins with no `-`"
     ))
 }
 

@@ -16,6 +16,7 @@ mod ids;
 mod job_list;
 mod live;
 mod log_name;
+mod login_provider;
 mod output_path;
 mod specification;
 mod status;
@@ -41,6 +42,7 @@ pub use ids::{BuildId, EvaluationId, ProductId, SpecificationId};
 pub use job_list::{JobEntry, Needs};
 pub use live::Live;
 pub use log_name::LogName;
+pub use login_provider::{ClaimedGrant, LoginProvider};
 pub use output_path::{output_digest, output_path, product_file, product_path};
 pub use specification::{
     Evaluator, Input, Keep, Look, MAIN_PROJECT, RESERVED_NAMES, RESERVED_WHY, Reference,

@@ -110,6 +110,8 @@ pub(super) const TABLE: &[(&str, &str, Access)] = &[
     ("GET", "/live", Read(Of::Everything)),
     ("GET", "/login", Own),
     ("POST", "/login", Own),
+    ("GET", "/login/oidc", Own),
+    ("GET", "/login/oidc/callback", Own),
     ("POST", "/logout", Own),
     ("GET", "/metrics", Read(Of::Everything)),
     ("GET", "/project/{project}", Read(Of::Everything)),

@@ -105,7 +105,7 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
         state: state.path().to_owned(),
         systems: vec!["x86_64-linux".to_owned()],
         closing: closed.clone(),
-        auth: Auth::new(database.clone(), Some(token(state.path())), web.private),
+        auth: Auth::new(database.clone(), Some(token(state.path())), web.private, None),
         actions: Box::new(Alone {
             database: database.clone(),
             busy: Arc::clone(&busy),

@@ -37,12 +37,11 @@ pub use schema::SchemaError;
 pub use server::{OpenError, open_as_it_is};
 pub use specifications::{Loaded, specifications};
 
-#[cfg(test)]
-pub(crate) use accounts::Password;
 pub(crate) use accounts::{
-    NewSession, NewToken, SessionOwner, UserChange, add_user, begin_session, end_session,
-    end_sessions, note_session_use, note_token_use, password, put_token, remove_token, remove_user,
-    session, sessions, set_disabled, set_password, set_role, token, tokens, user, users,
+    ExternalLogin, ExternalUser, NewSession, NewToken, Password, SessionOwner, UserChange,
+    add_user, begin_session, end_session, end_sessions, external_login, note_session_use,
+    note_token_use, password, put_token, remove_token, remove_user, session, sessions,
+    set_disabled, set_password, set_role, token, tokens, user, users,
 };
 pub(crate) use audit::{audit, prune_audit};
 pub(crate) use builds::{

@@ -328,6 +328,12 @@ fn ask_for_accounts(tx: &Transaction) -> rusqlite::Result<()> {
     let grant = Grant { scope: Scope::EVERYWHERE, role: Role::Reader };
     assert!(add_user(tx, "alice", "digest", &grant, 9)?);
     assert!(user(tx, "alice")?.is_some() && password(tx, "alice")?.is_some());
+    let grants = vec![grant.clone()];
+    let external =
+        ExternalUser { name: "bob".to_owned(), subject: "https://sso 1".to_owned(), grants };
+    for _ in 0..2 {
+        external_login(tx, &external, 9)?;
+    }
     session(tx, &[1; 32])?;
     note_session_use(tx, 1, 9)?;
     let new = NewToken { name: "t".to_owned(), digest: [1; 32], grant, expires_at: 0 };

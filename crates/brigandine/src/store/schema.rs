@@ -27,6 +27,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0006_audit.sql"),
     include_str!("../../migrations/0007_accounts.sql"),
     include_str!("../../migrations/0008_wishes.sql"),
+    include_str!("../../migrations/0009_login_providers.sql"),
 ];
 
 /// Why a file cannot be used as the database.

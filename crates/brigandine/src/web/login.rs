@@ -5,6 +5,9 @@ use axum::Extension;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+pub(super) mod provider;
 
 use super::layout::{Layout, or_refusal, render_as};
 use crate::auth::{self, Form, Origin, Visitor};
@@ -26,6 +29,15 @@ struct Page {
     error: String,
     /// The address to which the login leads.
     next: String,
+    /// The provider through which people may log in.
+    provider: Option<Through>,
+}
+
+/// A provider of logins.
+struct Through {
+    name: String,
+    /// The address at which a login through the provider begins.
+    address: String,
 }
 
 struct Owner {
@@ -76,7 +88,12 @@ async fn make(
         live: String::new(),
         notice: if readable { context.health().notice() } else { String::new() },
     };
-    let page = Page { layout, owner, error, next: local(next).to_owned() };
+    let next = local(next).to_owned();
+    let provider = context.auth().provider().map(|provider| Through {
+        name: provider.name().to_owned(),
+        address: format!("/login/oidc?next={}", utf8_percent_encode(&next, NON_ALPHANUMERIC)),
+    });
+    let page = Page { layout, owner, error, next, provider };
     render_as(status, &page).map(http::not_kept)
 }
 

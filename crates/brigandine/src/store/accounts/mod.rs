@@ -1,5 +1,6 @@
 //! Users, their sessions, and access tokens. Secrets are stored as digests.
 
+mod external;
 mod sessions;
 mod tokens;
 mod users;
@@ -8,15 +9,15 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 
 use crate::model::{Role, Scope};
 
+pub(crate) use external::{ExternalLogin, ExternalUser, external_login};
 pub(crate) use sessions::{
     NewSession, SessionOwner, begin_session, end_session, end_sessions, note_session_use, session,
     sessions,
 };
 pub(crate) use tokens::{NewToken, note_token_use, put_token, remove_token, token, tokens};
-#[cfg(test)]
-pub(crate) use users::Password;
 pub(crate) use users::{
-    UserChange, add_user, password, remove_user, set_disabled, set_password, set_role, user, users,
+    Password, UserChange, add_user, password, remove_user, set_disabled, set_password, set_role,
+    user, users,
 };
 
 /// Reads a value that is stored as text.

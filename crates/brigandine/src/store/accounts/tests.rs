@@ -128,3 +128,71 @@ async fn a_user_has_at_most_so_many_sessions() {
     assert_eq!(write(&database, move |tx| end_sessions(tx, 2, None)).await, 0);
     assert_eq!(write(&database, move |tx| end_sessions(tx, 1, None)).await, 31);
 }
+
+fn external(name: &str, subject: &str, role: Option<Role>) -> ExternalUser {
+    let grants = role.map(everywhere).into_iter().collect();
+    ExternalUser { name: name.to_owned(), subject: subject.to_owned(), grants }
+}
+
+/// Logs in through a provider, and begins a session with the digest `n`. Returns what became of it.
+async fn log_in(database: &Database, user: ExternalUser, n: u8) -> &'static str {
+    write(database, move |tx| {
+        Ok(match external_login(tx, &user, NOW)? {
+            ExternalLogin::Known(password) => {
+                let client = "192.0.2.1".to_owned();
+                assert!(begin_session(tx, &NewSession { password, digest: [n; 32], client }, NOW)?);
+                "known"
+            }
+            ExternalLogin::NameTaken => "name taken",
+            ExternalLogin::Disabled => "disabled",
+            ExternalLogin::NoRole => "no role",
+        })
+    })
+    .await
+}
+
+async fn grants_of(database: &Database, n: u8) -> Option<(String, Vec<String>)> {
+    let found = database.read(move |s| session(s, &[n; 32])).await.expect("reads");
+    found.map(|owner| (owner.user, owner.grants.iter().map(Grant::to_string).collect()))
+}
+
+#[tokio::test]
+async fn a_user_of_a_provider_has_the_name_and_the_roles_of_the_last_login() {
+    let database = database().await;
+    let log_in = async |name: &str, subject: &str, role, n| {
+        log_in(&database, external(name, subject, role), n).await
+    };
+    assert_eq!(log_in("bob", "https://sso 1", None, 1).await, "no role");
+    assert!(database.read(users).await.expect("reads").is_empty(), "strangers are not kept");
+    assert_eq!(log_in("bob", "https://sso 1", Some(Role::Builder), 1).await, "known");
+    let has = |name: &str, role: &str| Some((name.to_owned(), vec![role.to_owned()]));
+    assert_eq!(grants_of(&database, 1).await, has("bob", "builder"));
+    // The sessions that have begun follow.
+    assert_eq!(log_in("robert", "https://sso 1", Some(Role::Reader), 2).await, "known");
+    assert_eq!(grants_of(&database, 1).await, has("robert", "reader"));
+    assert_eq!(grants_of(&database, 2).await, has("robert", "reader"));
+    assert_eq!(log_in("robert", "https://sso 1", None, 3).await, "no role");
+    assert_eq!(grants_of(&database, 1).await, None, "all sessions have ended");
+}
+
+#[tokio::test]
+async fn nobody_takes_over_a_user_of_the_same_name() {
+    let database = database().await;
+    assert!(add(&database, "alice", Role::Admin).await);
+    let log_in = async |name: &str, subject: &str, n| {
+        log_in(&database, external(name, subject, Some(Role::Reader)), n).await
+    };
+    assert_eq!(log_in("alice", "https://sso 1", 1).await, "name taken");
+    assert_eq!(log_in("bob", "https://sso 1", 1).await, "known");
+    assert_eq!(log_in("bob", "https://sso 2", 2).await, "name taken", "another user there");
+    assert_eq!(log_in("bob", "https://other 1", 2).await, "name taken", "another provider");
+    assert_eq!(log_in("alice", "https://sso 1", 2).await, "name taken", "renamed there");
+    write(&database, |tx| set_disabled(tx, "bob", NOW)).await;
+    assert_eq!(log_in("bob", "https://sso 1", 3).await, "disabled");
+    assert_eq!(grants_of(&database, 1).await, None);
+    // A user without a password logs in with none, not even with an empty one.
+    write(&database, |tx| set_disabled(tx, "bob", 0)).await;
+    let found = database.read(|s| Ok((password(s, "bob")?, password(s, "alice")?))).await;
+    let (bob, alice) = found.expect("reads");
+    assert!(bob.is_none() && alice.is_some());
+}

@@ -52,9 +52,10 @@ pub(crate) struct Password {
     pub(crate) digest: String,
 }
 
-/// The password of a user who may log in.
+/// The password of a user who may log in with one.
 pub(crate) fn password(s: &Snapshot, name: &str) -> rusqlite::Result<Option<Password>> {
-    let sql = "SELECT id, password FROM user WHERE name = ?1 AND disabled_at = 0";
+    let sql =
+        "SELECT id, password FROM user WHERE name = ?1 AND disabled_at = 0 AND password <> ''";
     s.first(sql, [name], |row| Ok(Password { user: row.get(0)?, digest: row.get(1)? }))
 }
 
@@ -170,6 +171,7 @@ pub(crate) fn remove_user(tx: &Transaction, name: &str) -> rusqlite::Result<User
     weaken(tx, name, |id| {
         tx.execute("DELETE FROM session WHERE user_id = ?1", [id])?;
         tx.execute("DELETE FROM user_role WHERE user_id = ?1", [id])?;
+        tx.execute("DELETE FROM subject WHERE user_id = ?1", [id])?;
         tx.execute("DELETE FROM user WHERE id = ?1", [id]).map(drop)
     })
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The steps, and rows of each version that exercise what the next steps change. `schema.rs` has the same steps.
-const VERSIONS: [(&str, &str); 7] = [
+const VERSIONS: [(&str, &str); 8] = [
     (
         include_str!("../../../migrations/0001_initial.sql"),
         include_str!("../../../tests/data/migrations/0001.sql"),
@@ -34,6 +34,10 @@ const VERSIONS: [(&str, &str); 7] = [
     (
         include_str!("../../../migrations/0007_accounts.sql"),
         include_str!("../../../tests/data/migrations/0007.sql"),
+    ),
+    (
+        include_str!("../../../migrations/0008_wishes.sql"),
+        include_str!("../../../tests/data/migrations/0008.sql"),
     ),
 ];
 
