@@ -50,7 +50,7 @@ pub(crate) const STEPS: [Step; 16] = [
         of_all(&["test"], &["--test", "features"]).run_tests()
     }),
     step("asan", "no memory is used after it was freed, nor freed twice", asan),
-    long("fuzz", "random programs of calls leave what their calls would alone", |_| fuzz(10, None)),
+    long("fuzz", "random programs of calls leave what their calls would alone", |_| fuzz(4, None)),
     step("models", "the queue is right in every interleaving of a few threads", |_| models()),
     long("oldest", "the library holds on the oldest rusqlite that it accepts", |_| oldest::test()),
     long("oidc", "people log in through a real provider of OpenID Connect", |_| oidc::test()),
@@ -166,15 +166,18 @@ fn trees() -> Result<(), Failed> {
     Ok(())
 }
 
+/// How many tests run at the same time: twice as many as there are processors, because many only wait.
+fn threads() -> String {
+    (2 * std::thread::available_parallelism().map_or(1, NonZero::get)).to_string()
+}
+
 fn tests(form: Form) -> Result<Closing, Failed> {
     let profile = if form.long { "long" } else { "default" };
     let tests = match succeeds("cargo", &["nextest", "--version"]) {
         true => {
-            // Twice as many tests as processors run at the same time, because many only wait. `.config/nextest.toml`
-            // limits those that compute.
-            let count = 2 * std::thread::available_parallelism().map_or(1, NonZero::get);
+            // `.config/nextest.toml` limits the tests that compute.
             let all = ["nextest", "run", "--profile", profile, "--workspace", "--no-fail-fast"];
-            cargo(&[&all[..], &["--test-threads", &count.to_string()]].concat())
+            cargo(&[&all[..], &["--test-threads", &threads()]].concat())
         }
         // `--all-targets` would also run the benchmarks.
         false => cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]),
@@ -212,7 +215,7 @@ fn asan(form: Form) -> Result<Closing, Failed> {
         return suite(["asan-tests", "endings"], &[]).run_tests();
     }
     const ALL: [&str; 2] = ["lockkeeper", "it"];
-    let mut closing = suite(ALL, &[]).run_tests()?;
+    let mut closing = suite(ALL, &["--test-threads", &threads()]).run_tests()?;
     closing.extend(suite(ALL, &["endings::"]).with("LOCKKEEPER_LONG", "1").run_tests()?);
     Ok(closing)
 }
