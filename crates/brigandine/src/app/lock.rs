@@ -5,6 +5,7 @@ use super::AppError;
 use crate::backup::Restored;
 use crate::input::Checkouts;
 use crate::log::Logs;
+use crate::measure::Meters;
 use crate::model::{self, Keep, LogName};
 use crate::os::digest::hex;
 use crate::os::folder;
@@ -55,20 +56,33 @@ pub(crate) async fn make_state(state: &Path) -> Result<(), AppError> {
     std::fs::create_dir_all(state).map_err(|error| AppError::State(state.to_owned(), error))?;
     let began = Instant::now();
     loop {
+        // What another process has made, which may be a server that migrates it now.
         if StateDir::new(state).database().exists() {
             match store::open_as_it_is(state).await {
-                Err(OpenError::Schema(_, SchemaError::Empty | SchemaError::Unindexed(_))) => {}
+                Err(error) if error.is_for_a_server() => {}
                 found => return Ok(found?.close().await?),
             }
         }
         match lock(state) {
-            Ok(_lock) => return Ok(store::open(state).await?.close().await?),
+            Ok(_lock) => return make_locked(state).await,
             Err(AppError::Locked(_)) if began.elapsed() < LAST_SERVER_TIME => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Makes the database of a state directory that this process has locked, or finishes it. An older one is left to
+/// servers: it may belong to one of an older version, which somebody starts again.
+async fn make_locked(state: &Path) -> Result<(), AppError> {
+    if StateDir::new(state).database().exists() {
+        match store::open_as_it_is(state).await {
+            Err(OpenError::Schema(_, SchemaError::Empty | SchemaError::Unindexed(_))) => {}
+            found => return Ok(found?.close().await?),
+        }
+    }
+    Ok(store::open(state).await?.close().await?)
 }
 
 /// Makes the database readable only for the server's user, because SQLite creates it with the modes that the umask
@@ -162,13 +176,14 @@ pub(super) async fn supervisors(state: &Path) -> Result<Arc<Supervisors>, AppErr
 }
 
 /// Recovers from a server that was killed: ends its child processes, reschedules its builds, and removes its partial
-/// files.
+/// files. Counts the builds and evaluations that have ended by that.
 pub(super) async fn recover(
     state: &Path,
     state_id: &str,
     database: &Database,
     logs: &Logs,
     checkouts: &Arc<Checkouts>,
+    meters: &Meters,
     is_restored: bool,
 ) -> Result<(), AppError> {
     // Processes are ended first, because they may still write to the directories that are removed next.
@@ -202,8 +217,10 @@ pub(super) async fn recover(
         tracing::error!(%error, path = %path.display(), "what builds left cannot be removed; remove it by hand");
     }
     let now = model::now();
-    let Recovered { builds, evaluations, gone, refused } =
+    let Recovered { builds, changed, evaluations, gone, refused } =
         database.write(move |tx| store::recover(tx, now)).await?;
+    meters.builds_changed(&changed);
+    meters.evaluations_aborted(evaluations);
     let count = builds.len();
     let logs = logs.clone();
     let closed = tokio::task::spawn_blocking(move || {
@@ -255,5 +272,51 @@ pub(super) fn tell_restored(state: &Path, restored: &Restored) {
     let path = StateDir::new(state).restored();
     if let Err(error) = std::fs::remove_file(&path) {
         tracing::warn!(%error, path = %path.display(), "the note about the restore cannot be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Makes a database that says that it has schema version 4, as one does between two steps of a migration. Returns the
+    /// version of this program too.
+    async fn made(state: &Path) -> (rusqlite::Connection, i64) {
+        store::open(state).await.expect("made").close().await.expect("closes");
+        let conn = rusqlite::Connection::open_with_flags(
+            StateDir::new(state).database(),
+            rusqlite::OpenFlags::default(),
+        )
+        .expect("opens");
+        let newest = version(&conn);
+        conn.pragma_update(None, "user_version", 4).expect("written");
+        (conn, newest)
+    }
+
+    fn version(conn: &rusqlite::Connection) -> i64 {
+        conn.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a version")
+    }
+
+    #[tokio::test]
+    async fn a_command_waits_for_the_server_that_migrates_the_database() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let state = directory.path().to_owned();
+        let (conn, newest) = made(&state).await;
+        let server = lock(&state).expect("locked");
+        let mut command = std::pin::pin!(make_state(&state));
+        let early = tokio::time::timeout(Duration::from_millis(300), &mut command).await;
+        assert!(early.is_err(), "it did not wait: {early:?}");
+        conn.pragma_update(None, "user_version", newest).expect("migrated");
+        drop(server);
+        command.await.expect("the database is of this version");
+    }
+
+    #[tokio::test]
+    async fn a_command_leaves_an_older_database_to_servers() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (conn, _) = made(directory.path()).await;
+        let error = make_state(directory.path()).await.expect_err("it is older");
+        assert!(error.to_string().contains("schema version 4"), "{error}");
+        assert_eq!(version(&conn), 4);
     }
 }

@@ -77,9 +77,11 @@ impl App {
         let outputs = files.outputs();
         let _ = tokio::task::spawn_blocking(move || Outputs::clean(&outputs)).await;
         let restored = Restored::read(&state);
+        let meters = Arc::new(Meters::default());
         if started.killed {
             let is_restored = restored.is_some();
-            recover(&state, &started.state_id, &database, &logs, &checkouts, is_restored).await?;
+            let id = &started.state_id;
+            recover(&state, id, &database, &logs, &checkouts, &meters, is_restored).await?;
         } else {
             let exports = Arc::clone(&checkouts);
             // This also removes exports that a server with another configuration made.
@@ -105,7 +107,6 @@ impl App {
         let outputs = executor.outputs();
         let retention =
             Retention::new(&database, outputs, logs.clone(), config.keep, events.clone());
-        let meters = Arc::new(Meters::default());
         let builder = Builder::new(Arc::clone(&meters));
         let systems = vec![format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)];
         let monitors = monitor::Shared {

@@ -77,6 +77,11 @@ impl Meters {
         self.evaluation_times.record(took);
     }
 
+    /// Counts evaluations that a recovery has ended, whose time nobody knows. Must be called after the commit.
+    pub(crate) fn evaluations_aborted(&self, number: usize) {
+        self.evaluations.add(EvaluationStatus::Aborted, number as u64);
+    }
+
     /// How many builds have ended, by status.
     pub(crate) fn builds_ended(&self) -> impl Iterator<Item = (BuildStatus, u64)> + '_ {
         self.builds.read().filter(|(status, _)| status.is_finished())

@@ -3,7 +3,7 @@
 //! Migration steps change tables, each in one transaction, and never go back. Indexes are not part of the steps: each
 //! start of a server makes the indexes of `schema.sql` that are missing, each in a transaction of its own. So an index
 //! can be added to five million builds with reports of progress, and an interruption loses only the index that was
-//! being made.
+//! being made. In an empty file one transaction makes everything.
 
 use super::query::Query;
 use rusqlite::Connection;
@@ -16,6 +16,9 @@ const SCHEMA: &str = include_str!("../../schema.sql");
 
 /// "BRGD": distinguishes Brigandine's files from those of other programs.
 const APPLICATION_ID: i64 = 1_112_688_452;
+
+/// [`APPLICATION_ID`] as the header of a file has it.
+pub(super) const OWN_MARK: [u8; 4] = *b"BRGD";
 
 /// The steps, in their order. Each runs in one transaction, and sets the version to its place, counted from 1.
 const MIGRATIONS: &[&str] = &[
@@ -185,6 +188,18 @@ pub(super) fn make_triggers_of(conn: &Connection, version: usize) -> rusqlite::R
     copy_triggers(&document, conn)
 }
 
+/// Makes everything in an empty file, in one transaction: another program that has the file open sees no version in
+/// between.
+fn make(conn: &mut Connection) -> Result<(), SchemaError> {
+    let transaction = conn.transaction()?;
+    for step in MIGRATIONS {
+        transaction.execute_batch(step)?;
+    }
+    transaction.execute_batch(&format!("PRAGMA user_version = {VERSION}"))?;
+    make_indexes(&transaction, &|_| ())?;
+    Ok(transaction.commit()?)
+}
+
 /// Migrates an empty or older file to this program's version.
 pub(super) fn migrate(conn: &mut Connection, progress: &Progress) -> Result<(), SchemaError> {
     let done = judge(conn.query_row(MARKS, [], marks)?)?;
@@ -193,7 +208,12 @@ pub(super) fn migrate(conn: &mut Connection, progress: &Progress) -> Result<(), 
         // A step may replace a table that other tables refer to.
         conn.pragma_update(None, "foreign_keys", false)?;
     }
-    for (place, step) in MIGRATIONS.iter().enumerate().skip(done) {
+    if done == 0 {
+        progress.set("the tables are made".to_owned());
+        make(conn)?;
+    }
+    let rest = if done == 0 { VERSION } else { done };
+    for (place, step) in MIGRATIONS.iter().enumerate().skip(rest) {
         progress.set(format!("step {} of {VERSION}", place + 1));
         let transaction = conn.transaction()?;
         transaction.execute_batch(step)?;
@@ -275,6 +295,24 @@ fn copy_triggers(document: &Connection, conn: &Connection) -> rusqlite::Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_file_becomes_a_database_in_one_transaction() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("brigandine.db");
+        let mut conn =
+            Connection::open_with_flags(&path, rusqlite::OpenFlags::default()).expect("opens");
+        migrate(&mut conn, &Progress::default()).expect("made");
+        let marks = conn.query_row(MARKS, [], marks).expect("marks");
+        assert_eq!(judge(marks).expect("this version"), VERSION);
+        let there: Vec<String> = conn.values(INDEXES, []).expect("indexes");
+        assert_eq!(first_missing(&there), None);
+        // SQLite counts the transactions that have changed a file, in its header.
+        let header = std::fs::read(&path).expect("the file");
+        assert_eq!(header[24..28], [0, 0, 0, 1], "other programs saw a version in between");
+        migrate(&mut conn, &Progress::default()).expect("nothing is left to do");
+        assert_eq!(std::fs::read(&path).expect("the file"), header);
+    }
 
     #[test]
     fn progress_says_what_for_how_long_and_how_much() {

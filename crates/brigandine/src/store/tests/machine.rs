@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::model::{Actor, Asked, Change, Outcome, Target};
+use crate::store::query::Query;
+use std::collections::BTreeMap;
 
 /// A build of the model: its state, and the builds that it needs.
 #[derive(Debug, Clone)]
@@ -246,6 +248,16 @@ fn id(index: usize) -> BuildId {
     BuildId::new(i64::try_from(index).expect("small") + 1)
 }
 
+/// How many builds have ended with each status.
+async fn ended_by_status(database: &Database) -> BTreeMap<i64, i64> {
+    let sql = "SELECT status, count(*) FROM build WHERE status >= 0 GROUP BY status";
+    let read = database.read(move |s| {
+        let rows: Vec<(i64, i64)> = s.all(sql, [], |row| row.try_into())?;
+        Ok(rows)
+    });
+    read.await.expect("reads").into_iter().collect()
+}
+
 async fn step(database: &Database, model: &mut Model, dice: &mut Dice, now: i64) {
     let started = model.started();
     let pick = |dice: &mut Dice| started.get(dice.roll(started.len().max(1))).copied();
@@ -299,8 +311,15 @@ async fn step(database: &Database, model: &mut Model, dice: &mut Dice, now: i64)
             assert_eq!(matches!(outcome, Outcome::Many(_)), may, "{outcome:?}");
         }
         _ => {
+            let before = ended_by_status(database).await;
             let recovered = write(database, move |tx| recover(tx, now)).await;
             assert_eq!(recovered.builds.len(), started.len());
+            let mut after = before;
+            let told = recovered.changed.iter().map(|changed| changed.status);
+            for status in told.filter(|status| status.is_finished()) {
+                *after.entry(status.code()).or_default() += 1;
+            }
+            assert_eq!(after, ended_by_status(database).await, "a recovery tells each end");
             for index in started {
                 let attempt = model.builds[index].state.attempt;
                 model.come_to_nothing(index, attempt, Happening::Stopped(attempt));
