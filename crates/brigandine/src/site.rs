@@ -139,8 +139,9 @@ impl Web {
         token: Option<Token>,
         provider: Option<Provider>,
     ) -> Self {
+        let auth = Auth::new(app.database().client("accounts"), token, web.private, provider);
         if let Ok(address) = listener.local_addr() {
-            app.note_address(address);
+            app.note_address(address, auth.secret());
         }
         let (closing, closed) = watch::channel(false);
         let base = Base::new(&web.base);
@@ -166,7 +167,7 @@ impl Web {
             state: app.state().to_owned(),
             systems: app.systems().to_vec(),
             closing: closed.clone(),
-            auth: Auth::new(app.database().client("accounts"), token, web.private, provider),
+            auth,
             actions: Box::new(app.clone()),
         });
         let settings = Live::new(Arc::new(web));

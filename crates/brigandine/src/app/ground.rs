@@ -69,6 +69,8 @@ impl Ground {
             address,
             configuration: self.config.file.clone(),
             keep: self.config.keep,
+            // A server that waits tells everybody why.
+            secret: String::new(),
             unused: Vec::new(),
             reloads: Vec::new(),
         };

@@ -88,8 +88,8 @@ struct Shared {
     retention: Retention,
     /// Requests a retention run.
     prune: Notify,
-    /// Where the server answers over HTTP; `None`: nowhere.
-    address: Mutex<Option<SocketAddr>>,
+    /// Where the server answers over HTTP, and the secret that it knows commands by; `None`: nowhere.
+    address: Mutex<Option<(SocketAddr, String)>>,
     /// How the specification files differ from the stored specifications.
     unused: watch::Sender<Vec<Unused>>,
     /// Notified when specifications may have been stored. The files are then compared with the stored specifications.
@@ -237,9 +237,10 @@ impl App {
         Ok(())
     }
 
-    /// Tells commands where the server answers over HTTP.
-    pub(crate) fn note_address(&self, address: SocketAddr) {
-        *self.shared.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+    /// Tells commands where the server answers over HTTP, and by which secret it knows them.
+    pub(crate) fn note_address(&self, address: SocketAddr, secret: &str) {
+        let noted = Some((address, secret.to_owned()));
+        *self.shared.address.lock().unwrap_or_else(PoisonError::into_inner) = noted;
         self.note_running();
     }
 

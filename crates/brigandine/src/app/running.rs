@@ -8,7 +8,10 @@ use super::wake::{Served, served};
 use crate::model::{Keep, Reload, Timestamp, Unused};
 use crate::os::state_dir::StateDir;
 use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// What commands need to know about the running server.
@@ -29,6 +32,9 @@ pub(crate) struct RunningServer {
     pub(crate) configuration: Option<PathBuf>,
     /// Which evaluations the server keeps, for specifications without `keep`.
     pub(crate) keep: Keep,
+    /// What commands show the web server, which tells them what it tells those who may read; empty: there is none.
+    #[serde(default)]
+    pub(crate) secret: String,
     /// How the server's specification files differ from the stored specifications.
     #[serde(default)]
     pub(crate) unused: Vec<Unused>,
@@ -50,9 +56,11 @@ impl RunningServer {
     /// Writes the file. Commands work without it, so a failure is only traced.
     pub(super) fn write(&self, state: &Path) {
         let file = StateDir::new(state).server();
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600);
         let written = serde_json::to_vec(self)
             .map_err(std::io::Error::from)
-            .and_then(|text| std::fs::write(&file, text));
+            .and_then(|text| options.open(&file)?.write_all(&text));
         if let Err(error) = written {
             tracing::warn!(%error, file = %file.display(), "commands will not know this server's configuration");
         }

@@ -66,14 +66,17 @@ impl App {
     pub(super) fn note_running(&self) {
         // Held until the file is written, so that two tasks do not write it at once.
         let address = self.shared.address.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, secret) =
+            address.clone().map(|(at, secret)| (Some(at), secret)).unwrap_or_default();
         let config = self.config();
         let server = RunningServer {
             pid: std::process::id(),
             version: model::version().to_owned(),
             started_at: self.shared.meters.started_at,
-            address: *address,
+            address: at,
             configuration: config.file.clone(),
             keep: config.keep,
+            secret,
             unused: self.shared.unused.borrow().clone(),
             reloads: self.shared.reloads.done(),
         };

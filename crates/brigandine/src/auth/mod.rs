@@ -8,6 +8,8 @@
 //! - AUTH2: secrets are stored as digests, and compared by their digests.
 //! - AUTH3: a change with the cookie of a session comes from a page of this server, and a form has the form token of the
 //!   session.
+//! - AUTH4: a command may read what the server tells those who may read. It shows a secret that each server makes anew
+//!   and notes in the state directory, where whoever reads it may read everything as well. It changes nothing.
 
 mod cookie;
 mod failures;

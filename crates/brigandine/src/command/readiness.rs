@@ -51,7 +51,7 @@ pub(super) async fn readiness(state: &Path, server: Option<&RunningServer>) -> R
     let Some(address) = server.address else {
         return not("The server does not answer over HTTP: it runs with --one-shot.".to_owned());
     };
-    let answer = tokio::time::timeout(PATIENCE, ask(address)).await;
+    let answer = tokio::time::timeout(PATIENCE, ask(address, &server.secret)).await;
     let answer = answer.unwrap_or_else(|_| {
         Err(std::io::Error::other(format!("no answer in {} s", PATIENCE.as_secs())))
     });
@@ -61,8 +61,8 @@ pub(super) async fn readiness(state: &Path, server: Option<&RunningServer>) -> R
     }
 }
 
-/// Asks for `/readyz`.
-async fn ask(mut address: SocketAddr) -> std::io::Result<Readiness> {
+/// Asks for `/readyz`, with the secret by which the server knows commands: a private one tells its reasons to them.
+async fn ask(mut address: SocketAddr, secret: &str) -> std::io::Result<Readiness> {
     match address.ip() {
         IpAddr::V4(any) if any.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(any) if any.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
@@ -70,7 +70,14 @@ async fn ask(mut address: SocketAddr) -> std::io::Result<Readiness> {
     }
     let mut socket = TcpStream::connect(address).await?;
     // Every server answers for this host, whatever `hosts` says.
-    let request = "GET /readyz HTTP/1.0\r\nhost: localhost\r\naccept: application/json\r\n\r\n";
+    let secret = match secret {
+        // A server of an older version, or one that waits to start.
+        "" => String::new(),
+        secret => format!("authorization: Bearer {secret}\r\n"),
+    };
+    let request = format!(
+        "GET /readyz HTTP/1.0\r\nhost: localhost\r\naccept: application/json\r\n{secret}\r\n"
+    );
     socket.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     socket.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;

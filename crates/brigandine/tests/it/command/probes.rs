@@ -33,6 +33,19 @@ fn built() -> (Place, Process, String) {
     (place, server, address)
 }
 
+/// A private server that has built a job.
+fn private() -> (Place, Process, String) {
+    let place = Place::new();
+    let repository = place.repository("repository");
+    repository.jobs(&[("good", "command = \"true\"")]);
+    place.specify(&[("sample", &repository, "")]);
+    place.write("config.toml", "[web]\nprivate = true\n");
+    let server = Process::start(place.command(&[]));
+    let address = address(&server);
+    until(|| place.rows("SELECT id FROM build WHERE status = 0"), |built| built.len() == 1);
+    (place, server, address)
+}
+
 #[test]
 fn the_figures_of_a_server_are_those_of_its_history() {
     let (place, server, address) = built();
@@ -135,7 +148,21 @@ fn status(place: &Place) -> (Option<i32>, String) {
 
 #[test]
 fn the_status_is_that_of_the_server_and_says_why_it_is_not_ready() {
-    let (place, server, address) = built();
+    says_all_there_is_to_say(built());
+}
+
+#[test]
+fn a_private_server_tells_its_commands_what_it_tells_those_who_may_read() {
+    let (place, server, address) = private();
+    let other = place.database();
+    other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    let told = until(|| text(&address, "/readyz"), |told| told.contains("\r\n\r\nnot ready\n"));
+    assert!(told.ends_with("the reasons are for those who may read.\n"), "to strangers: {told}");
+    drop(other);
+    says_all_there_is_to_say((place, server, address));
+}
+
+fn says_all_there_is_to_say((place, server, address): (Place, Process, String)) {
     let (_, said) = until(|| status(&place), |(code, _)| *code == Some(0));
     for line in ["state    ready", "builds   0 running, 0 waiting", "inputs   all can be reached"] {
         assert!(said.lines().any(|found| found == line), "{line:?} is not in\n{said}");
