@@ -59,6 +59,7 @@ impl AppError {
                 OpenError::Schema(..)
                 | OpenError::Importing(_)
                 | OpenError::Restoring(_)
+                | OpenError::Backup(_)
                 | OpenError::Emptied(_)
                 | OpenError::NoRoom { .. } => false,
             },

@@ -52,10 +52,14 @@ pub(crate) async fn create(
     if target.symlink_metadata().is_ok() {
         return Err(BackupError::Exists(target));
     }
+    let real = |folder: &Path| folder.canonicalize().ok();
+    if real(parent).zip(real(state)).is_some_and(|(parent, state)| parent.starts_with(state)) {
+        return Err(BackupError::Inside(target));
+    }
     let shown: String = name.to_string_lossy().chars().take(NAME_SHOWN).collect();
     let partial = Temporary(unused(parent, &format!(".{shown}.partial-"), ""));
     // Other users may not read it, as they may not read the state directory.
-    of(&partial.0, DirBuilder::new().mode(0o700).create(&partial.0))?;
+    of(parent, DirBuilder::new().mode(0o700).create(&partial.0))?;
     let copy = partial.0.join(DATABASE);
     let report = control.report.clone();
     let copied =

@@ -12,6 +12,9 @@ pub(crate) enum BackupError {
         "there is something at {0} already, and a backup replaces nothing: name another directory"
     )]
     Exists(PathBuf),
+    /// The backup would be in the state directory.
+    #[error("{0} is in the state directory, and would be lost with it: name a directory elsewhere")]
+    Inside(PathBuf),
     /// The database cannot be copied.
     #[error("the database cannot be copied: {0}")]
     Database(#[from] DatabaseError),

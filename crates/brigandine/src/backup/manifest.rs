@@ -5,6 +5,7 @@ use super::error::BackupError;
 use crate::model::{self, Timestamp, version};
 use crate::os::digest::hex;
 use crate::os::file::{of, open_regular};
+use crate::os::state_dir::MANIFEST;
 use crate::store::DatabaseCopy;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -12,8 +13,6 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// The name of the manifest in a backup.
-const FILE: &str = "manifest.json";
 /// The name of the database in a backup.
 pub(super) const DATABASE: &str = "brigandine.db";
 /// The layout of the directories and of the manifest that this program makes. A program refuses a greater number.
@@ -72,7 +71,7 @@ impl Manifest {
     /// There is none, it cannot be read, or a newer program made the backup.
     pub(crate) fn read(backup: &Path) -> Result<Self, BackupError> {
         let no_backup = |why: String| BackupError::NoBackup(backup.to_owned(), why);
-        let path = backup.join(FILE);
+        let path = backup.join(MANIFEST);
         let mut text = Vec::new();
         let read = open_regular(&path).and_then(|file| file.take(BYTES_MAX).read_to_end(&mut text));
         of(&path, read).map_err(|error| no_backup(error.to_string()))?;
@@ -93,7 +92,7 @@ impl Manifest {
 
     /// Writes the manifest into the folder of a backup.
     pub(super) fn write(&self, backup: &Path) -> io::Result<()> {
-        let path = backup.join(FILE);
+        let path = backup.join(MANIFEST);
         let text = serde_json::to_vec_pretty(self)?;
         of(&path, std::fs::write(&path, text))
     }

@@ -161,6 +161,38 @@ async fn work_that_is_stopped_at_any_step_leaves_nothing() {
     assert!(stopped > 6, "{stopped}");
 }
 
+#[tokio::test]
+async fn a_backup_is_no_state_directory_and_has_no_place_in_one() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (from, backup) = (place.path().join("state"), place.path().join("backup"));
+    let database = state(&from).await;
+    let quiet = control(|_| ());
+    let manifest = create(&database, &from, &backup, ALL, &quiet).await.expect("a backup");
+    let bytes = || std::fs::read(backup.join("brigandine.db")).expect("the database");
+    let before = bytes();
+    for error in [store::open_as_it_is(&backup).await, store::open(&backup).await] {
+        let error = error.expect_err("it is a backup").to_string();
+        assert!(error.contains("is a backup") && error.contains("brigandine restore"), "{error}");
+    }
+    assert!(bytes() == before, "it was changed");
+    // In the state directory, also where the path says otherwise.
+    std::os::unix::fs::symlink(from.join("logs"), place.path().join("link")).expect("a link");
+    for target in [from.join("backup"), place.path().join("link/backup")] {
+        let error = create(&database, &from, &target, ALL, &quiet).await.expect_err("inside");
+        assert!(matches!(error, BackupError::Inside(_)), "{error}");
+    }
+    let error = create(&database, &from, &place.path().join("no/backup"), ALL, &quiet).await;
+    let error = error.expect_err("there is no such folder").to_string();
+    assert!(error.starts_with(&format!("`{}`:", place.path().join("no").display())), "{error}");
+    database.close().await.expect("closes");
+    let to = place.path().join("to");
+    std::fs::create_dir(&to).expect("a directory");
+    restore(&backup, &manifest, &to, "new", &quiet).expect("it is as it was");
+    // A copy of a backup by hand is a state directory once its manifest is gone.
+    std::fs::remove_file(backup.join("manifest.json")).expect("removed");
+    store::open(&backup).await.expect("opens").close().await.expect("closes");
+}
+
 type Change = fn(&Path);
 
 const fn none(_: &Path) {}

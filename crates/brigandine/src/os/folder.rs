@@ -17,7 +17,7 @@ use std::fs::{self, DirEntry, Metadata};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,6 +27,11 @@ const BATCH: usize = 256;
 const ROUNDS: usize = 3;
 /// The most bytes of a path that a message shows.
 const SHOWN_BYTES_MAX: usize = 200;
+
+/// Makes a folder, and those above it, for this user alone. One that is there stays as it is.
+pub(crate) fn make_private(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
 
 /// The top, the current folder, or a folder between them.
 struct Level {

@@ -7,6 +7,9 @@ pub(crate) const OUTPUTS: &str = "outputs";
 /// The folder of logs, named in the database like [`OUTPUTS`].
 pub(crate) const LOGS: &str = "logs";
 
+/// The name of the manifest of a backup. A state directory has none.
+pub(crate) const MANIFEST: &str = "manifest.json";
+
 /// The paths below a state directory. They need not exist.
 #[derive(Debug, Clone, Copy)]
 pub struct StateDir<'path>(&'path Path);
@@ -35,6 +38,11 @@ impl<'path> StateDir<'path> {
     /// The database of an unfinished restore.
     pub(crate) fn restore(self) -> PathBuf {
         self.0.join("brigandine.db.restore")
+    }
+
+    /// The file that only a backup has.
+    pub(crate) fn manifest(self) -> PathBuf {
+        self.0.join(MANIFEST)
     }
 
     /// The file that says from which backup the directory was restored, until a server has started.

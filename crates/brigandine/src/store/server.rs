@@ -4,7 +4,7 @@ use super::database::{Database, DatabaseError, Transaction};
 use super::query::Query;
 use super::schema::{self, SchemaError};
 use crate::os::folder::room;
-use crate::os::state_dir::StateDir;
+use crate::os::state_dir::{MANIFEST, StateDir};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +28,13 @@ pub enum OpenError {
          the import up"
     )]
     Importing(PathBuf),
+    /// The directory is a backup.
+    #[error(
+        "{0} is a backup, and whoever uses its database changes it: `brigandine restore {0} --state DIR` puts it into a \
+         state directory; a copy of a backup becomes one when its {manifest} is removed",
+        manifest = MANIFEST
+    )]
+    Backup(PathBuf),
     /// A restore into the state directory has not ended.
     #[error(
         "a restore has not ended: {0} is there; empty the directory, and run `brigandine restore` again"
@@ -152,8 +159,11 @@ pub async fn open_as_it_is(state: &Path) -> Result<Database, OpenError> {
 }
 
 /// Refuses files that SQLite must not open at all: it would take an empty file for a new database, and delete the WAL
-/// beside it.
+/// beside it; and it would change the database of a backup, whose digest then is another one.
 fn check_files(state: &Path) -> Result<(), OpenError> {
+    if StateDir::new(state).manifest().exists() {
+        return Err(OpenError::Backup(state.to_owned()));
+    }
     let unfinished = StateDir::new(state).import();
     if unfinished.exists() {
         return Err(OpenError::Importing(unfinished));

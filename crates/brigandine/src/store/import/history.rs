@@ -6,9 +6,10 @@
 use super::outcome::{ImportError, Step};
 use super::target::{finish, open_target, put_in_place};
 use crate::os::file::open_regular;
+use crate::os::folder::make_private;
 use crate::os::state_dir::StateDir;
 use crate::store::history::{FORMAT, Header, KIND, Table, tables};
-use crate::store::query::{Query, integer};
+use crate::store::query::{Query, integer, is_refusal};
 use crate::store::schema;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
@@ -114,20 +115,39 @@ impl<'path> Lines<'path> {
 /// Imports the history in the file `source` into the new state directory `state`.
 ///
 /// # Errors
-/// The source is not changed. What a failed import has stored stays for the next attempt; no server opens that file as
-/// a database.
+/// The source is not changed. What an interrupted import has stored stays for the next attempt; no server opens that file
+/// as a database. If the history itself is wrong, nothing stays.
 pub(crate) fn import_history(
     source: &Path,
     state: &Path,
     progress: &dyn Fn(Step),
 ) -> Result<ImportedHistory, ImportError> {
-    std::fs::create_dir_all(state).map_err(|error| ImportError::File(state.to_owned(), error))?;
+    make_private(state).map_err(|error| ImportError::File(state.to_owned(), error))?;
     let (database, path) = (StateDir::new(state).database(), StateDir::new(state).import());
     if database.exists() {
         return Err(ImportError::Present(database));
     }
     let mut lines = Lines::open(source)?;
     let header = lines.header()?;
+    let done = import_lines(source, lines, header, state, progress);
+    if matches!(done, Err(ImportError::Line(..) | ImportError::Unfit(..))) {
+        // No attempt with this file gets further, and the right file would be refused as another one.
+        let mut journal = path.clone().into_os_string();
+        journal.push("-journal");
+        let _ = std::fs::remove_file(journal);
+        std::fs::remove_file(&path).map_err(|error| ImportError::File(path, error))?;
+    }
+    done
+}
+
+fn import_lines(
+    source: &Path,
+    mut lines: Lines<'_>,
+    header: Header,
+    state: &Path,
+    progress: &dyn Fn(Step),
+) -> Result<ImportedHistory, ImportError> {
+    let (database, path) = (StateDir::new(state).database(), StateDir::new(state).import());
     let real =
         source.canonicalize().map_err(|error| ImportError::File(source.to_owned(), error))?;
     let bytes = source.metadata().map_or(0, |file| file.len());
@@ -216,7 +236,7 @@ fn store(
                 over = true;
                 break;
             }
-            row(&tx, lines, &known)?;
+            row(&tx, lines, &known, path)?;
             stored += 1;
         }
         rows += integer(stored);
@@ -234,6 +254,7 @@ fn row(
     tx: &Connection,
     lines: &Lines<'_>,
     known: &HashMap<String, (Table, String)>,
+    path: &Path,
 ) -> Result<(), ImportError> {
     let parsed: Map<String, serde_json::Value> = serde_json::from_slice(&lines.line)
         .map_err(|error| lines.wrong(format!("it is no row: {error}")))?;
@@ -270,7 +291,11 @@ fn row(
         return Err(lines.wrong(format!("`{name}` has no column `{column}`")));
     }
     let stored = tx.prepare_cached(sql).and_then(|mut it| it.execute(params_from_iter(values)));
-    stored.map(drop).map_err(|error| lines.wrong(error.to_string()))
+    stored.map(drop).map_err(|error| match is_refusal(&error) {
+        true => lines.wrong(error.to_string()),
+        // The disk is full, for example.
+        false => ImportError::Target(path.to_owned(), error),
+    })
 }
 
 /// Whether a path, relative to the state directory, leads to something that is not in it.

@@ -31,6 +31,7 @@ use super::query::Query;
 use super::schema;
 use crate::model::Timestamp;
 use crate::os::file::open_regular;
+use crate::os::folder::make_private;
 use crate::os::state_dir::StateDir;
 use begin::begin;
 use cuirass::Cuirass;
@@ -96,7 +97,7 @@ fn import(
     now: Timestamp,
     progress: &dyn Fn(Step),
 ) -> Result<Imported, ImportError> {
-    std::fs::create_dir_all(state).map_err(|error| ImportError::File(state.to_owned(), error))?;
+    make_private(state).map_err(|error| ImportError::File(state.to_owned(), error))?;
     let (database, path) = (StateDir::new(state).database(), StateDir::new(state).import());
     if database.exists() {
         return Err(ImportError::Present(database));
@@ -134,6 +135,9 @@ fn import(
     Ok(Imported { specifications, evaluations: of.len(), ..done })
 }
 
+/// How a database of SQLite begins.
+const SQLITE: &[u8] = b"SQLite format 3\0";
+
 /// What a file is, by how it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -150,10 +154,16 @@ pub(crate) enum Kind {
 pub(crate) fn kind_of(source: &Path) -> Result<Kind, ImportError> {
     let mut begins = Vec::new();
     open_regular(source)
-        .and_then(|file| file.take(16).read_to_end(&mut begins))
+        .and_then(|file| file.take(100).read_to_end(&mut begins))
         .map_err(|error| ImportError::File(source.to_owned(), error))?;
     match begins.as_slice() {
-        b"SQLite format 3\0" => Ok(Kind::Cuirass),
+        // Where SQLite's header has the application's number.
+        begins
+            if begins.starts_with(SQLITE) && begins.get(68..72) == Some(&schema::OWN_MARK[..]) =>
+        {
+            Err(ImportError::Own(source.to_owned()))
+        }
+        begins if begins.starts_with(SQLITE) => Ok(Kind::Cuirass),
         begins if begins.starts_with(b"{\"brigandine\":") => Ok(Kind::History),
         _ => Err(ImportError::Unknown(source.to_owned())),
     }

@@ -15,7 +15,7 @@ pub enum ImportError {
     )]
     Present(PathBuf),
     /// The file that an interrupted import left is from another source.
-    #[error("{0} was begun from another database ({1}); remove it to begin anew")]
+    #[error("{0} was begun from another file ({1}); give that one, or remove {0} to begin anew")]
     Other(PathBuf, String),
     /// The source cannot be read or understood.
     #[error("cannot import {0}: {1}")]
@@ -32,6 +32,12 @@ pub enum ImportError {
          (uncompressed)"
     )]
     Unknown(PathBuf),
+    /// The file is a database of this program.
+    #[error(
+        "cannot import {0}: it is a database of Brigandine; `brigandine backup` copies it with its logs and outputs, and \
+         what `brigandine export` makes of it can be imported"
+    )]
+    Own(PathBuf),
     /// The new file cannot be written.
     #[error("cannot write {0}: {1}; what is stored stays, and the same command goes on from there")]
     Target(PathBuf, #[source] rusqlite::Error),

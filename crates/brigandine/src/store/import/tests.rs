@@ -287,7 +287,7 @@ async fn an_import_that_was_cut_goes_on_where_it_stood() {
         &[BOTH, EVALUATIONS, AUGUST, "DELETE FROM Builds WHERE rowid = 13"],
     );
     let error = import(&other, &state).expect_err("another source");
-    assert!(error.contains("was begun from another database"), "{error}");
+    assert!(error.contains("was begun from another file"), "{error}");
 
     let done = import(&source, &state).expect("goes on");
     assert_eq!((done.builds, done.resumed_at, done.outputs), (6, 6, 5));

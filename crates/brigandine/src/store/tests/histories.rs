@@ -106,6 +106,11 @@ const WRONG: [(&str, &str, &str); 16] = [
     ("}}\n{\"build\"", "}}\n\n{\"build\"", "it is no row"),
 ];
 
+fn mode(path: &std::path::Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().expect("it is there").permissions().mode() & 0o777
+}
+
 #[tokio::test]
 async fn a_history_that_was_changed_is_refused_with_its_line() {
     let place = tempfile::tempdir().expect("a directory");
@@ -117,6 +122,16 @@ async fn a_history_that_was_changed_is_refused_with_its_line() {
         let error = done.expect_err(said);
         assert!(error.contains(said), "{from}: {error}");
         assert!(!StateDir::new(&state).database().exists(), "{from}");
+        assert_eq!(
+            std::fs::read_dir(&state).expect("a folder").count(),
+            0,
+            "{from}: nothing stays"
+        );
+        // So the right file is imported by the next command.
+        let file = place.path().join("right");
+        std::fs::write(&file, &history).expect("a file");
+        import_history(&file, &state, &|_| ()).expect("imported");
+        assert_eq!(mode(&state), 0o700, "{from}");
     }
     let cut = &history.as_bytes()[..history.len() - 30];
     let (_, done) = imported(place.path(), "cut", cut);
@@ -218,4 +233,8 @@ fn a_file_is_told_by_how_it_begins() {
         std::fs::File::create(&path).and_then(|mut file| file.write_all(bytes)).expect("a file");
         assert_eq!(kind_of(&path).ok(), kind, "{bytes:?}");
     }
+    let own = files::file(place.path().join("own"));
+    own.execute_batch(include_str!("../../../schema.sql")).expect("the schema");
+    let error = kind_of(&place.path().join("own")).expect_err("its own").to_string();
+    assert!(error.contains("it is a database of Brigandine"), "{error}");
 }
