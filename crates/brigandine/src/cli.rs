@@ -17,23 +17,24 @@ use crate::model::{BuildId, BuildStatus, EvaluationId, version};
 pub(crate) use accounts::{CreateToken, OneUser, Token, User};
 pub(crate) use change::{Asked, Audit, Change, Comment, Keep};
 pub(crate) use keeping::{Backup, Export, Import, ImportOf, Reload, Restore};
-pub(crate) use values::State;
 pub use values::number;
+pub(crate) use values::{State, usual_state};
 use values::{build, evaluation, interval, time};
 
 /// Shown under `brigandine --help`.
 const EXIT_CODES: &str = "\
 Exit status:
   0  done
-  1  what was asked for failed: a file has mistakes, an evaluation or build failed,
-     an essential part of the server died, no server is ready (status)
+  1  what was asked for failed: a file has mistakes, an evaluation or build
+     failed, a required task of the server exited, no server is ready (status)
   2  the command line is wrong
   3  not found: no such specification, build or state directory
-  4  a build that was waited for was canceled (wait, evaluate --wait, log --follow)
+  4  a build that was waited for was canceled (wait, evaluate --wait,
+     log --follow)
   5  the time given by --timeout is over (wait, evaluate --wait)
 
-RUST_LOG chooses what is traced (for example `info`, `brigandine=debug`); traces go to
-standard error, answers to standard output.";
+RUST_LOG chooses what is traced (for example `info`, `brigandine=debug`).
+Traces go to standard error, answers to standard output.";
 
 /// A self-hosted continuous-integration server in one binary.
 #[derive(Debug, Parser)]
@@ -345,8 +346,8 @@ pub(crate) struct Log {
 
 #[derive(Debug, Args)]
 pub(crate) struct Prune {
-    /// Directory with the database, build logs and outputs [default: that of --config, or
-    /// brigandine-state]
+    /// Directory with the database, build logs and outputs [default: that of --config; or else
+    /// brigandine-state here, or that of /etc/brigandine/brigandine.toml]
     #[arg(long, value_name = "DIR", env = "BRIGANDINE_STATE")]
     pub(crate) state: Option<PathBuf>,
     /// The server's configuration, for its `[keep]` and its state directory; that of a server that runs is

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 pub(crate) struct Backup {
     #[command(flatten)]
     pub(crate) state: State,
-    /// Where the backup is made; there must be nothing
-    #[arg(value_name = "DIR")]
+    /// The new directory in which the backup is made
+    #[arg(value_name = "BACKUP")]
     pub(crate) target: PathBuf,
     /// Leave out the logs of builds and evaluations
     #[arg(long)]
@@ -28,7 +28,7 @@ pub(crate) struct Restore {
     #[command(flatten)]
     pub(crate) state: State,
     /// The backup: a directory that `brigandine backup` made
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "BACKUP")]
     pub(crate) backup: PathBuf,
     /// Print what was restored as JSON
     #[arg(long)]

@@ -1,21 +1,33 @@
 //! Arguments that several commands have, and how values are parsed.
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
 
-use crate::config;
+use crate::config::{self, packaged};
 use crate::model::{BuildId, EvaluationId};
 
 /// Where the state of the server is.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct State {
-    /// Directory with the database, build logs and outputs
-    #[arg(long, value_name = "DIR", env = "BRIGANDINE_STATE", default_value = "brigandine-state")]
+    /// Directory with the database, build logs and outputs [default: brigandine-state here, or else
+    /// that of /etc/brigandine/brigandine.toml]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "BRIGANDINE_STATE",
+        default_value_os_t = usual_state(),
+        hide_default_value = true
+    )]
     pub(crate) state: PathBuf,
+}
+
+/// The state directory of a command that is told none.
+pub(crate) fn usual_state() -> PathBuf {
+    packaged::usual_state(Path::new("."), Path::new(packaged::PACKAGED))
 }
 
 /// Parses a whole number from `least` to `most`. The error says what is expected.

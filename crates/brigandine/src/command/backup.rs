@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 
 use super::serve::Signals;
 use super::terminal::Reports;
-use super::{Failure, existing, file_failed, print_json, say};
+use super::{Failure, check_user, existing, file_failed, print_json, say};
 use crate::app::{self, AppError};
 use crate::backup::{self, BackupError, Control, Files, Manifest, Parts, Step};
 use crate::cli;
 use crate::model;
+use crate::os::folder::make_private;
 
 /// Makes a backup, and prints what it has.
 ///
@@ -47,7 +48,8 @@ pub(crate) async fn restore(arguments: &cli::Restore) -> Result<(), Failure> {
     let backup = absolute(backup).unwrap_or_else(|_| backup.clone());
     let manifest = Manifest::read(&backup)?;
     backup::check_target(state)?;
-    std::fs::create_dir_all(state).map_err(|error| AppError::State(state.clone(), error))?;
+    check_user(state)?;
+    make_private(state).map_err(|error| AppError::State(state.clone(), error))?;
     let lock = app::lock_state(state)?;
     // Checked again, because a server may have used the directory before it was locked.
     backup::check_target(state)?;

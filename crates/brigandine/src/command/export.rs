@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::serve::Signals;
 use super::terminal::Reports;
 use super::{Failure, existing, file_failed, say};
 use crate::cli;
@@ -35,7 +37,20 @@ pub(crate) async fn run(arguments: &cli::Export) -> Result<(), Failure> {
         };
         Ok(store::export(s, &mut BufWriter::with_capacity(BUFFER, &mut out), &report))
     });
-    let written = read.await;
+    let written = match &partial {
+        // A signal ends the program, and nothing is left to remove.
+        None => read.await,
+        Some(_) => {
+            let mut signals = Signals::new()?;
+            tokio::select! {
+                written = read.into_future() => written,
+                name = signals.next() => {
+                    reports.clear();
+                    return Err(Failure::failed(format!("{name}: stopped; what was written has been removed")));
+                }
+            }
+        }
+    };
     reports.clear();
     let rows = match written? {
         // Whoever read the lines has enough of them.
@@ -64,8 +79,9 @@ fn begin(to: &Path) -> Result<(File, Temporary), Failure> {
     }
     let folder = folder(to);
     let partial = Temporary(unused(&folder, ".brigandine-export-", ".partial"));
-    let made = File::options().write(true).create_new(true).open(&partial.0);
-    Ok((made.map_err(|error| file_failed(&partial.0, &error))?, partial))
+    // Other users may not read it, as they may not read the state directory.
+    let made = File::options().write(true).create_new(true).mode(0o600).open(&partial.0);
+    Ok((made.map_err(|error| file_failed(&folder, &error))?, partial))
 }
 
 fn folder(of: &Path) -> PathBuf {

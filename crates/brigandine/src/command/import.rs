@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::terminal::Reports;
-use super::{Failure, print_json, say};
+use super::{Failure, check_user, print_json, say};
 use crate::cli::{self, ImportOf};
 use crate::model;
 use crate::store::{self, ImportedHistory, Kind, LeftOut, Step};
@@ -17,6 +17,10 @@ use crate::store::{self, ImportedHistory, Kind, LeftOut, Step};
 /// continue.
 pub(crate) fn run(arguments: &cli::Import) -> Result<(), Failure> {
     let failed = |error: store::ImportError| Failure::failed(error.to_string());
+    check_user(match &arguments.of {
+        Some(ImportOf::Cuirass { state, .. }) => &state.state,
+        None => &arguments.state.state,
+    })?;
     match arguments {
         cli::Import { of: Some(ImportOf::Cuirass { state, file, json }), .. } => {
             cuirass(file, &state.state, *json)

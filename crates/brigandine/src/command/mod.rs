@@ -33,6 +33,7 @@ use crate::app::{self, AppError, Presence, Served};
 use crate::backup::BackupError;
 use crate::config::Diagnostics;
 use crate::model::{self, Build, BuildId, Evaluation, SpecificationState};
+use crate::os::account;
 use crate::os::state_dir::StateDir;
 use crate::store::{self, Database, DatabaseError, Snapshot};
 use terminal::{print_json, say, table};
@@ -155,9 +156,11 @@ pub(crate) fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Re
 async fn existing(state: &Path) -> Result<Database, Failure> {
     let exists = |path: PathBuf| match path.try_exists() {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let dir = state.display();
+            let help =
+                as_owner(state).unwrap_or_else(|| "run this as the user of its server".into());
             Err(Failure::failed(format!(
-                "the state directory {} cannot be looked at: {error}; run this as the user of its server",
-                state.display()
+                "the state directory {dir} cannot be looked at: {error}; {help}"
             )))
         }
         found => Ok(found.unwrap_or(false)),
@@ -165,6 +168,7 @@ async fn existing(state: &Path) -> Result<Database, Failure> {
     let files = StateDir::new(state);
     // A directory with build logs and without a database is damaged. Opening the database reports that.
     if !exists(files.database())? && !exists(files.logs())? {
+        let state = std::path::absolute(state).unwrap_or_else(|_| state.to_owned());
         return Err(Failure::not_found(format!(
             "there is no state in {}; name its directory with --state or BRIGANDINE_STATE",
             state.display()
@@ -187,6 +191,26 @@ async fn existing(state: &Path) -> Result<Database, Failure> {
             eprintln!("brigandine: a server starts on {state}: its database is waited for");
         }
         tokio::time::sleep(POLL_PAUSE).await;
+    }
+}
+
+/// How the command is given as the user to whom a state directory belongs; `None`: nobody knows whose it is.
+fn as_owner(state: &Path) -> Option<String> {
+    let owner = account::owner(state)?;
+    Some(format!("give the command as its user: `sudo --user={owner} brigandine …`"))
+}
+
+/// Refuses to make files as root in a state directory of another user, whose server could not use them.
+///
+/// # Errors
+/// This process is root's, and the directory is another user's.
+fn check_user(state: &Path) -> Result<(), Failure> {
+    match as_owner(state).filter(|_| account::is_root_elsewhere(state)) {
+        None => Ok(()),
+        Some(help) => Err(Failure::failed(format!(
+            "{} is not root's, and its server could not use what root makes there; {help}",
+            state.display()
+        ))),
     }
 }
 

@@ -29,7 +29,8 @@ pub(crate) async fn run(arguments: &cli::Prune) -> Result<(), Failure> {
         Some(path) => Some(config::read(path, config::server::parse)?),
     };
     let named = file.as_ref().map(|file| file.keep);
-    let state = arguments.state.clone().unwrap_or_else(|| file.unwrap_or_default().state);
+    let state = arguments.state.clone().or_else(|| file.map(|file| file.state));
+    let state = state.unwrap_or_else(cli::usual_state);
     let state = state.as_path();
     let database = existing(state).await?;
     let server = app::running_server(state);

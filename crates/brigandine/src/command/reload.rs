@@ -94,21 +94,25 @@ pub(super) async fn reload(app: &App, web: &Web, arguments: &cli::Serve, id: &st
             for (specification, became) in &done.specifications {
                 tracing::info!(%specification, "specification is {became}");
             }
+            done.at = model::now();
+            app.note_reload(done);
         }
-        Err(why) => {
-            tracing::error!(
-                by = id,
-                "the configuration was not reloaded, and everything stays as it was: {why}"
-            );
-            done = Reload {
-                id: done.id,
-                error: model::lines(&why, MESSAGE_BYTES_MAX),
-                ..Reload::default()
-            };
-        }
+        Err(why) => refuse(app, id, &why),
     }
-    done.at = model::now();
-    app.note_reload(done);
+}
+
+/// Why a server that waits for its last builds reloads nothing.
+pub(super) const ENDS: &str =
+    "the server ends, and waits for its builds; the next one reads the files when it starts";
+
+/// Answers `id`, who asked for a reload, that nothing is reloaded.
+pub(super) fn refuse(app: &App, id: &str, why: &str) {
+    tracing::error!(
+        by = id,
+        "the configuration was not reloaded, and everything stays as it was: {why}"
+    );
+    let error = model::lines(why, MESSAGE_BYTES_MAX);
+    app.note_reload(Reload { id: id.to_owned(), at: model::now(), error, ..Reload::default() });
 }
 
 async fn take(

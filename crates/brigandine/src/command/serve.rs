@@ -339,7 +339,13 @@ async fn serve(
         reload::reload(&app, &web, arguments, &id).await;
     };
     if why.is_none() && app.config().drain {
-        why = drain(&app, &mut web, &mut signals).await;
+        let asked = async || {
+            tokio::select! {
+                id = hung_up(&mut hangup) => id,
+                id = next(&mut requests) => id,
+            }
+        };
+        why = drain(&app, &mut web, &mut signals, asked).await;
     }
     if let Some(why) = why {
         // Returns without a shutdown: every acknowledged write is on the disk, and the next start recovers the rest.
@@ -361,17 +367,26 @@ async fn fault(app: &App, web: &mut Web) -> String {
 }
 
 /// Waits until the running builds have ended, or a second signal cuts them. Meanwhile pages, probes and commands are
-/// answered. Returns the fault that ends the wait; `None`: there is none.
-async fn drain(app: &App, web: &mut Web, signals: &mut Signals) -> Option<String> {
+/// answered, and `asked`, the requests for a reload, are refused. Returns the fault that ends the wait; `None`: there is
+/// none.
+async fn drain(
+    app: &App,
+    web: &mut Web,
+    signals: &mut Signals,
+    mut asked: impl AsyncFnMut() -> String,
+) -> Option<String> {
     tracing::info!("running builds may end; a second signal cuts them");
-    tokio::select! {
-        () = app.drained() => None,
-        name = signals.next() => {
-            app.begin_shutdown(false);
-            tracing::info!("{name} again: running builds are cut");
-            None
+    loop {
+        tokio::select! {
+            () = app.drained() => return None,
+            name = signals.next() => {
+                app.begin_shutdown(false);
+                tracing::info!("{name} again: running builds are cut");
+                return None;
+            }
+            why = fault(app, web) => return Some(why),
+            id = asked() => reload::refuse(app, &id, reload::ENDS),
         }
-        why = fault(app, web) => Some(why),
     }
 }
 
@@ -412,8 +427,7 @@ async fn one_shot(
 
 /// How commands find the state directory that a message tells to use; empty: by themselves.
 fn of_state(state: &Path) -> String {
-    let known =
-        std::env::var_os("BRIGANDINE_STATE").map_or("brigandine-state".into(), PathBuf::from);
+    let known = std::env::var_os("BRIGANDINE_STATE").map_or_else(cli::usual_state, PathBuf::from);
     match absolute(known).is_ok_and(|known| known == state) {
         true => String::new(),
         false => format!("\n  (commands need `--state {}`)", state.display()),

@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{
-    Failure, change, evaluation_json, existing, named, print_json, say, table, with_evaluation,
+    Failure, change, check_user, evaluation_json, existing, named, print_json, say, table,
+    with_evaluation,
 };
 use crate::app;
 use crate::cli;
@@ -14,6 +15,7 @@ use crate::model::{
     self, Change, Evaluation, EvaluationStatus, Evaluator, Input, MAIN_PROJECT, Reference,
     SpecificationState, Unused,
 };
+use crate::os::state_dir::StateDir;
 use crate::store::{self, Loaded};
 
 /// Runs one of the subcommands.
@@ -39,6 +41,9 @@ pub(crate) async fn run(command: cli::Spec) -> Result<(), Failure> {
 
 async fn add(state: &Path, file: &Path, replace: bool, as_json: bool) -> Result<(), Failure> {
     let placed = config::read(file, config::specification::parse)?;
+    if !StateDir::new(state).database().exists() {
+        check_user(state)?;
+    }
     app::make_state(state).await?;
     let database = existing(state).await?;
     let now = model::now();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::readiness::{PATIENCE, Readiness, readiness};
-use super::terminal::{fit, size, wrapped};
+use super::terminal::{fit, width, wrapped};
 use super::{Failure, existing, print_json, say};
 use crate::app::{self, MONITOR, RunningServer};
 use crate::cli;
@@ -108,7 +108,7 @@ pub(crate) async fn run(arguments: &cli::Status) -> Result<(), Failure> {
     if arguments.json {
         print_json(&status);
     } else {
-        let width = size(&std::io::stdout()).map(|(columns, _)| columns);
+        let width = width();
         for line in lines(&status, state, width) {
             say(&width.map_or_else(|| line.clone(), |width| fit(&line, width)));
         }

@@ -22,6 +22,19 @@ pub(super) fn size(stream: &(impl AsFd + IsTerminal)) -> Option<(usize, usize)> 
     Some(size.map_or(DEFAULT_SIZE, |size| (size.ws_col.into(), size.ws_row.into())))
 }
 
+/// The width for which a command writes its answer: what `COLUMNS` says, as `watch` sets it, or else the width of the
+/// terminal. `None`: standard output is no terminal, and nothing is cut.
+pub(super) fn width() -> Option<usize> {
+    let wanted = std::env::var_os("COLUMNS");
+    let wanted = wanted.as_deref().and_then(std::ffi::OsStr::to_str).and_then(wanted_width);
+    wanted.or_else(|| size(&std::io::stdout()).map(|(columns, _)| columns))
+}
+
+/// The width that the text of `COLUMNS` says; `None`: it says none.
+fn wanted_width(text: &str) -> Option<usize> {
+    text.trim().parse().ok().filter(|columns| *columns > 0)
+}
+
 /// How many columns a text without control characters takes.
 pub(super) fn columns(text: &str) -> usize {
     text.width()
@@ -143,12 +156,13 @@ impl Reports {
         Self { is_terminal, printed: Mutex::new(Instant::now()) }
     }
 
-    /// Prints the report that `line` returns, unless the last one was printed a moment ago. `always`: prints it in any
-    /// case.
+    /// Prints the report that `line` returns, unless the last one was printed a moment ago. `always`: prints it on a
+    /// terminal in any case, because no report follows for a while. In a file only long work is reported, so that what a
+    /// timer runs says nothing while all is well.
     pub(super) fn show(&self, always: bool, line: impl FnOnce() -> String) {
         let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
         let pause = if self.is_terminal { TERMINAL_PAUSE } else { FILE_PAUSE };
-        if !always && printed.elapsed() < pause {
+        if !(always && self.is_terminal) && printed.elapsed() < pause {
             return;
         }
         *printed = Instant::now();
@@ -185,7 +199,7 @@ const CELL_MIN: usize = 4;
 
 /// Prints a table. On a terminal, the widest columns are cut until the lines fit; otherwise nothing is cut.
 pub(super) fn table<const N: usize>(rows: &[[String; N]]) {
-    for line in lines(rows, size(&std::io::stdout()).map(|(columns, _)| columns)) {
+    for line in lines(rows, width()) {
         say(&line);
     }
 }
@@ -221,7 +235,21 @@ fn lines<const N: usize>(rows: &[[String; N]], most: Option<usize>) -> Vec<Strin
 
 #[cfg(test)]
 mod tests {
-    use super::{columns, fit, lines, wrapped};
+    use super::{columns, fit, lines, wanted_width, wrapped};
+
+    #[test]
+    fn a_wanted_width_is_a_number_of_columns() {
+        for (text, columns) in [
+            ("80", Some(80)),
+            (" 132\n", Some(132)),
+            ("0", None),
+            ("", None),
+            ("-3", None),
+            ("wide", None),
+        ] {
+            assert_eq!(wanted_width(text), columns, "{text:?}");
+        }
+    }
 
     #[test]
     fn a_text_is_cut_by_the_columns_that_it_takes() {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::user::warn_of_scope;
 use super::{Failure, existing, print_json, say, table, unknown};
 use crate::auth;
 use crate::cli;
@@ -40,6 +41,7 @@ async fn create(arguments: cli::CreateToken) -> Result<(), Failure> {
             "there is a token called `{name}` already; `brigandine token revoke {name}` removes it"
         )));
     }
+    warn_of_scope(&database, &grant.scope).await?;
     if arguments.json {
         print_json(&json!({
             "name": name, "token": text, "role": grant.role.name(), "scope": grant.scope.as_str(),

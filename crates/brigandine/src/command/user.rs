@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::password::new_password;
-use super::{Failure, existing, print_json, say, table, unknown};
+use super::{Failure, existing, near, print_json, say, table, unknown};
 use crate::auth;
 use crate::cli::{self, OneUser};
 use crate::model::{self, Grant, Role, Scope, Session, Timestamp, User};
@@ -27,8 +27,12 @@ pub(crate) async fn run(command: cli::User) -> Result<(), Failure> {
                 || format!("no role, {scope}"),
                 |role| Grant { scope: scope.clone(), role }.to_string(),
             );
-            let name = of.name.clone();
-            change(&of, &done, move |tx| store::set_role(tx, &name, &scope, role.0)).await
+            let (name, of_role) = (of.name.clone(), scope.clone());
+            change(&of, &done, move |tx| store::set_role(tx, &name, &of_role, role.0)).await?;
+            match role.0 {
+                None => Ok(()),
+                Some(_) => warn_of_scope(&existing(&of.state.state).await?, &scope).await,
+            }
         }
         cli::User::Disable(of) => {
             let (name, now) = (of.name.clone(), model::now());
@@ -63,6 +67,7 @@ async fn add(of: OneUser, role: Role, scope: Option<Scope>) -> Result<(), Failur
         return Err(taken());
     }
     say(&format!("user {name}: {grant}"));
+    warn_of_scope(&database, &grant.scope).await?;
     let is_admin = |user: &User| {
         let everywhere = Grant { scope: Scope::EVERYWHERE, role: Role::Admin };
         user.disabled_at == 0 && user.grants.contains(&everywhere)
@@ -72,6 +77,28 @@ async fn add(of: OneUser, role: Role, scope: Option<Scope>) -> Result<(), Failur
             "brigandine: there is no administrator yet; `brigandine user role {name} admin` makes one"
         );
     }
+    Ok(())
+}
+
+/// Says on standard error that a role is valid in nothing that there is now: usually the scope has a typing error, or lacks
+/// its project.
+pub(super) async fn warn_of_scope(database: &Database, scope: &Scope) -> Result<(), Failure> {
+    let all = database.read(store::specifications).await?;
+    let all = all.iter().map(|state| &state.specification);
+    if scope.is_everywhere() || all.clone().any(|it| scope.holds(&it.project, &it.name)) {
+        return Ok(());
+    }
+    let mut names: Vec<String> =
+        all.clone().map(|it| format!("{}/{}", it.project, it.name)).collect();
+    names.extend(all.map(|it| it.project.clone()));
+    names.sort_unstable();
+    names.dedup();
+    let what =
+        if scope.as_str().contains('/') { "specification" } else { "project with specifications" };
+    let help = near(scope.as_str(), &names)
+        .first()
+        .map_or_else(String::new, |name| format!("; did you mean `--in {name}`?"));
+    eprintln!("brigandine: there is no {what} `{scope}` yet, so the role allows nothing now{help}");
     Ok(())
 }
 

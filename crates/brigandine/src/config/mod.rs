@@ -11,6 +11,7 @@ pub(crate) mod job_list;
 mod listing;
 mod maps;
 mod oidc;
+pub(crate) mod packaged;
 mod plain;
 mod reader;
 pub(crate) mod server;
@@ -64,7 +65,9 @@ fn load(path: &Path) -> Result<String, Diagnostics> {
     let read = open_regular(path).and_then(|opened| opened.take(limit + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
         let help = match error.kind() {
-            std::io::ErrorKind::NotFound => "check the path; it starts at the current folder",
+            std::io::ErrorKind::NotFound => {
+                "check the path: of a configuration it starts at that file's folder, of a command line at the current one"
+            }
             std::io::ErrorKind::PermissionDenied => "let the server's user read it",
             std::io::ErrorKind::IsADirectory => "name a file in it",
             _ => "check that it is a readable file",

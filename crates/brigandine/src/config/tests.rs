@@ -10,6 +10,32 @@ fn data(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder)
 }
 
+#[test]
+fn commands_find_the_state_directory_that_is_here_or_that_of_the_package() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (here, file) = (place.path().join("here"), place.path().join("etc/brigandine.toml"));
+    for folder in [&here, &place.path().join("etc")] {
+        std::fs::create_dir(folder).expect("a folder");
+    }
+    let usual = || packaged::usual_state(&here, &file);
+    assert_eq!(usual(), Path::new("brigandine-state"), "no package is installed");
+    for (text, found) in [
+        ("state = \"/srv/ci\"", "/srv/ci".into()),
+        ("state = \"../ci\"", place.path().join("etc/../ci")),
+        ("", PathBuf::from("/var/lib/brigandine")),
+        // With mistakes, with which a server would not start.
+        ("stat = 3\nstate = \"/srv/ci\"\nlisten = 7", "/srv/ci".into()),
+        ("state = \"/srv/ci\"\n[web\nhosts", "/srv/ci".into()),
+        ("state = 7", "/var/lib/brigandine".into()),
+        ("\u{0}\u{1}", "/var/lib/brigandine".into()),
+    ] {
+        std::fs::write(&file, text).expect("written");
+        assert_eq!(usual(), found, "{text:?}");
+    }
+    std::fs::create_dir(here.join("brigandine-state")).expect("a folder");
+    assert_eq!(usual(), Path::new("brigandine-state"), "the one that is here wins");
+}
+
 /// Compares `text` with the golden file `name` in a folder of `tests/data`.
 fn check_snapshot(folder: &str, name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();

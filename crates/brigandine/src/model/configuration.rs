@@ -53,9 +53,12 @@ impl Reload {
     /// Sentences for people.
     pub fn sentences(&self) -> Vec<String> {
         if !self.error.is_empty() {
+            // Without the drawings of the places in files.
+            let lines = self.error.lines().filter(|line| !line.starts_with(' '));
+            let why: Vec<&str> = lines.collect();
             return vec![format!(
                 "The configuration was not reloaded, and everything stays as it was: {}",
-                one_line(&self.error, 2000)
+                one_line(&why.join("\n"), 2000)
             )];
         }
         let list = |names: &[String]| {

@@ -114,7 +114,8 @@ pub(crate) async fn log_in(context: &Context, arrived: &Arrived, request: Reques
     let form = match Form::from_request(request, &()).await {
         Ok(form) if asked == Origin::Same => form,
         Ok(_) => {
-            let why = "this login does not come from the page of this server; open the page /login and try again";
+            let why = "this login does not come from the page of this server: open the page /login and try again; a \
+                       program sends JSON, {\"username\":…,\"password\":…}";
             return HttpError::Forbidden(why.to_owned()).into_response();
         }
         Err(refusal) => return refusal.into_response(),

@@ -6,6 +6,7 @@ use crate::input::address::{Access, Origin};
 use crate::input::configuration::Configuration;
 use crate::input::reader::Readers;
 use crate::model::{Live, one_line};
+use crate::os::account;
 use crate::os::folder::{remove_leftovers, unused};
 use crate::os::process::{self, Captured, Supervisors};
 use std::collections::HashMap;
@@ -195,8 +196,13 @@ impl Repositories {
 
 /// The last lines of git's standard error, joined to one line, without git's general advice.
 pub(super) fn last_words(done: &Captured) -> String {
-    let lines: Vec<&str> = done
-        .stderr
+    words(&done.stderr).unwrap_or_else(|| format!("git: {}", process::describe(done.status)))
+}
+
+/// The lines of git's standard error that say what went wrong: the last three, and before them the first that names a
+/// failure, which is the cause of the others. `None`: git said nothing.
+fn words(stderr: &str) -> Option<String> {
+    let lines: Vec<&str> = stderr
         .lines()
         .map(str::trim)
         .filter(|line| {
@@ -207,9 +213,47 @@ pub(super) fn last_words(done: &Captured) -> String {
                 && !line.starts_with("Use `git lfs logs last`")
         })
         .collect();
-    let kept = lines.len().saturating_sub(3);
-    if lines.is_empty() {
-        return format!("git: {}", process::describe(done.status));
+    let (before, last) = lines.split_at(lines.len().saturating_sub(3));
+    let is_failure = |line: &&&str| line.starts_with("fatal: ") || line.starts_with("error: ");
+    let mut said = String::new();
+    for line in before.iter().find(is_failure).into_iter().chain(last) {
+        if !said.is_empty() {
+            said.push_str(if said.ends_with(':') { " " } else { "; " });
+        }
+        said.push_str(line);
     }
-    one_line(&lines[kept..].join("; "), 1000)
+    if said.contains("detected dubious ownership") {
+        let user = account::own_name();
+        said.push_str(&format!("; give that command as the server's user, {user}"));
+    }
+    (!said.is_empty()).then(|| one_line(&said, 1000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::words;
+
+    #[test]
+    fn the_cause_of_a_failure_is_told_and_not_only_its_consequences() {
+        let stderr = "warning: one\n\
+             fatal: detected dubious ownership in repository at '/srv/it/.git'\n\
+             To add an exception for this directory, call:\n\n\
+             \tgit config --global --add safe.directory /srv/it/.git\n\
+             fatal: Could not read from remote repository.\n\n\
+             Please make sure you have the correct access rights\nand the repository exists.\n";
+        let said = words(stderr).expect("git said something");
+        let wanted = "fatal: detected dubious ownership in repository at '/srv/it/.git'; To add an exception for this \
+             directory, call: git config --global --add safe.directory /srv/it/.git; fatal: Could not read from remote \
+             repository.; give that command as the server's user, ";
+        assert!(said.starts_with(wanted), "{said}");
+        for (stderr, said) in [
+            ("", None),
+            ("Please make sure you have the correct access rights\n", None),
+            ("a\nb\nc\nd\n", Some("b; c; d")),
+            ("error: x\na\nfatal: b\nc\nd\n", Some("error: x; fatal: b; c; d")),
+            ("a\nfatal: b\nfatal: c\n", Some("a; fatal: b; fatal: c")),
+        ] {
+            assert_eq!(words(stderr).as_deref(), said, "{stderr:?}");
+        }
+    }
 }

@@ -106,7 +106,7 @@ const WRONG: [(&str, &str, &str); 16] = [
     ("}}\n{\"build\"", "}}\n\n{\"build\"", "it is no row"),
 ];
 
-fn mode(path: &std::path::Path) -> u32 {
+fn mode(path: &Path) -> u32 {
     use std::os::unix::fs::PermissionsExt;
     path.metadata().expect("it is there").permissions().mode() & 0o777
 }

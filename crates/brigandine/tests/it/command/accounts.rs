@@ -93,6 +93,43 @@ fn user(place: &Place, arguments: &[&str], input: &str) -> Ended {
     run(command)
 }
 
+#[test]
+fn a_role_that_allows_nothing_yet_is_given_with_a_word_about_it() {
+    let (place, _repository, _server, _address) = two();
+    let said = |arguments: &[&str]| {
+        let ended = user(&place, arguments, "correct-horse-battery\n");
+        assert!(ended.status.success(), "{}", ended.stderr);
+        ended.stderr
+    };
+    said(&["add", "alice", "--role", "admin"]);
+    for (scope, wanted) in [
+        ("main", ""),
+        ("main/first", ""),
+        (
+            "first",
+            "no project with specifications `first` yet, so the role allows nothing now; did you mean `--in main/first`?",
+        ),
+        (
+            "main/secnd",
+            "no specification `main/secnd` yet, so the role allows nothing now; did you mean `--in main/second`?",
+        ),
+        (
+            "elsewhere",
+            "no project with specifications `elsewhere` yet, so the role allows nothing now\n",
+        ),
+    ] {
+        for said in [
+            said(&["role", "alice", "builder", "--in", scope]),
+            said(&["add", &format!("of-{}", scope.replace('/', "-")), "--in", scope]),
+            run(place.tool(&["token", "create", &scope.replace('/', "-"), "--in", scope])).stderr,
+        ] {
+            assert_eq!(said.contains("allows nothing now"), !wanted.is_empty(), "{scope}: {said}");
+            assert!(said.contains(wanted), "{scope}: {said}");
+        }
+        assert_eq!(said(&["role", "alice", "none", "--in", scope]), "", "{scope}");
+    }
+}
+
 /// The status of a login with JSON, and the cookie.
 fn log_in(address: &str, name: &str, password: &str) -> (u16, Option<String>) {
     let body = serde_json::json!({"username": name, "password": password}).to_string();

@@ -94,6 +94,38 @@ fn a_backup_of_a_server_is_restored_and_served_and_its_running_build_runs_in_bot
 }
 
 #[test]
+fn root_makes_no_files_in_the_directory_of_another_user() {
+    let place = Place::new();
+    let repository = place.repository("repository");
+    repository.jobs(&[("job", "command = \"true\"")]);
+    place.specify(&[("spec", &repository, "")]);
+    place.good_one_shot();
+    let (backup, history) = (place.path("backup"), place.path("history"));
+    assert!(run(place.tool(&["backup", path(&backup)])).status.success());
+    assert!(run(place.tool(&["export", "--output", path(&history)])).status.success());
+    let file = place.path("specifications.toml");
+    for (number, arguments) in
+        [["restore", path(&backup)], ["import", path(&history)]].into_iter().enumerate()
+    {
+        let to = place.path(&format!("to-{number}"));
+        std::fs::create_dir(&to).expect("a directory");
+        // Only root may give a directory away. Whoever else runs this gives the commands for a directory of their own.
+        let is_foreign = std::os::unix::fs::chown(&to, Some(1), None).is_ok();
+        for arguments in [&arguments[..], &["spec", "add", path(&file)]] {
+            let ended = run(elsewhere(&to, arguments));
+            if !is_foreign {
+                assert!(ended.status.success(), "{arguments:?}: {}", ended.stderr);
+                continue;
+            }
+            assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {}", ended.stdout);
+            let remedy = "give the command as its user: `sudo --user=";
+            assert!(ended.stderr.contains(remedy), "{arguments:?}: {}", ended.stderr);
+            assert_eq!(std::fs::read_dir(&to).expect("a directory").count(), 0, "{arguments:?}");
+        }
+    }
+}
+
+#[test]
 fn an_interrupted_restore_is_no_state_directory() {
     let place = Place::new();
     let repository = place.repository("repository");

@@ -90,6 +90,29 @@ fn a_reload_takes_what_the_files_say_and_names_what_needs_a_restart() {
 }
 
 #[test]
+fn a_server_that_waits_for_its_builds_answers_that_it_reloads_nothing() {
+    let place = Place::new();
+    let repository = place.repository("repository");
+    repository.jobs(&[("job", &waiting(&place))]);
+    place.specify(&[("spec", &repository, "")]);
+    configure(&place, "drain = true");
+    let server = start(&place);
+    let _ = address(&server);
+    until(|| started(&place), |started| *started == 1);
+    server.signal("TERM");
+    server.trace("running builds may end");
+    configure(&place, "drain = true\nmax-jobs = 2");
+    let ended = reload(&place, &[]);
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.stdout);
+    assert!(ended.stderr.contains("the next one reads the files"), "{}", ended.stderr);
+    server.signal("HUP");
+    server.trace("by=\"SIGHUP\"");
+    std::fs::write(place.path("go"), "").expect("a file");
+    assert!(server.end().success());
+    assert_eq!(place.rows("SELECT status FROM build"), ["0"]);
+}
+
+#[test]
 fn a_reload_of_files_with_mistakes_changes_nothing_and_is_told_everywhere() {
     let place = Place::new();
     let repository = place.repository("repository");

@@ -74,6 +74,31 @@ fn a_build_log_is_printed_from_the_files_of_the_state() {
 }
 
 #[test]
+fn columns_bounds_the_lines_of_answers_where_there_is_no_terminal() {
+    let (place, repository) = built();
+    std::fs::remove_dir_all(&repository.path).expect("removed");
+    let ended = run(place.command(&["--one-shot"]));
+    assert!(!ended.status.success());
+    for arguments in [&["status"][..], &["builds"], &["spec", "list"]] {
+        let lines = |columns: &str| {
+            let mut command = place.tool(arguments);
+            command.env("COLUMNS", columns);
+            let stdout = run(command).stdout;
+            let widest = stdout.lines().map(|line| line.chars().count()).max();
+            (widest.expect("a line"), stdout)
+        };
+        let (whole, text) = lines("");
+        assert!(whole > 40, "{text}");
+        for width in [20, 30, 40] {
+            let (widest, text) = lines(&width.to_string());
+            assert!(widest <= width, "{width}: {text}");
+        }
+        assert_eq!(lines("none").0, whole, "it names no width");
+        assert!(lines("1000").0 >= whole, "nothing is cut");
+    }
+}
+
+#[test]
 fn specifications_are_listed_shown_and_removed() {
     let (place, _repository) = built();
     let ended = run(place.tool(&["spec", "list", "--json"]));
