@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::app::App;
-use crate::auth::{Auth, Provider, Token};
+use crate::auth::{Auth, Provider, Token, Visitor};
 use crate::context::{Context, Parts};
 use crate::http::{self, Arrived, Base, Compressors, Path, Query, Routes};
 use crate::model::Live;
@@ -75,6 +75,7 @@ async fn overview(State(context): State<Context>, headers: HeaderMap) -> Respons
 /// Answers as [`overview`] does.
 async fn evaluation(
     State(context): State<Context>,
+    visitor: Extension<Visitor>,
     Path(id): Path<String>,
     query: Query,
     headers: HeaderMap,
@@ -82,7 +83,7 @@ async fn evaluation(
     let response = if http::wants_json(&headers) {
         api::evaluation(&context, &id).await.into_response()
     } else {
-        web::evaluation(State(context), Path(id), query).await
+        web::evaluation(State(context), visitor, Path(id), query).await
     };
     http::varied(response)
 }

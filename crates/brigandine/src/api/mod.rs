@@ -3,6 +3,7 @@
 mod audit;
 mod builds;
 mod changes;
+mod comparison;
 mod counts;
 mod document;
 mod downloads;
@@ -34,6 +35,7 @@ pub(crate) fn routes() -> Described<Context> {
         .merge(jobs::routes())
         .merge(changes::routes())
         .merge(audit::routes())
+        .merge(comparison::routes())
         .merge(document::routes())
 }
 

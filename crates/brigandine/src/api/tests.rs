@@ -79,6 +79,25 @@ async fn evaluations_are_written_as_cuirass_does() {
 }
 
 #[tokio::test]
+async fn evaluations_are_compared_page_by_page() {
+    let requests = [
+        "/api/v1/eval/2/compare",
+        "/api/v1/eval/2/compare?with=1111&change=new&nr=2",
+        "/api/v1/eval/2/compare?with=1&change=new&nr=2&after=docs&build=6",
+        "/api/v1/eval/2/compare?change=new&text=L&nr=1",
+        "/api/v1/eval/1/compare?with=2&change=removed&nr=1",
+        "/api/v1/eval/1/compare?with=2&change=fixed",
+        "/api/v1/eval/2/compare?change=wrong",
+        "/api/v1/eval/2/compare?nr=0",
+        "/api/v1/eval/2/compare?with=3",
+        "/api/v1/eval/2/compare?with=99",
+        "/api/v1/eval/1/compare",
+        "/api/v1/eval/99/compare",
+    ];
+    check("comparison", &requests).await;
+}
+
+#[tokio::test]
 async fn a_build_is_written_as_cuirass_does() {
     let requests = [
         "/build/1",

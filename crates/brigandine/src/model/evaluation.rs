@@ -126,16 +126,3 @@ pub struct JobState {
     /// Whether the build was already known when this evaluation was registered.
     pub reused: bool,
 }
-
-/// How a job changed since the previous evaluation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobChange {
-    /// The job fails now and succeeded before.
-    NewlyFailing,
-    /// The job succeeds now and failed before.
-    Fixed,
-    /// The job is not in the previous evaluation.
-    New,
-    /// The job is only in the previous evaluation.
-    Gone,
-}

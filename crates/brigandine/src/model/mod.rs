@@ -7,11 +7,14 @@ mod account;
 mod actions;
 mod actor;
 mod audit;
+mod blame;
 mod build;
 mod change;
+mod comparison;
 mod configuration;
 mod evaluation;
 mod event;
+mod forge;
 mod ids;
 mod job_list;
 mod live;
@@ -30,14 +33,17 @@ pub use account::{AccessToken, Grant, Role, Scope, Session, User, check_account_
 pub use actions::{Action, Actions, Cancel, Restart};
 pub use actor::Actor;
 pub use audit::{AuditFilter, Audited};
+pub use blame::{Blame, Surroundings};
 pub use build::{
     ARGUMENT_BYTES_MAX, Attempt, BUMPED, Build, BuildDetails, BuildFilter, BuildLogFile,
     Definition, JobBuild, NewProduct, Output, Product, QueueCounts, Source, script,
 };
 pub use change::{Asked, Change, Counts, Outcome, TARGETS_MAX, Target};
+pub use comparison::{ComparedJob, JobChange};
 pub use configuration::{Configuration, Reload, Setting};
-pub use evaluation::{Checkout, Counters, Evaluation, EvaluationDetails, JobChange, JobState};
+pub use evaluation::{Checkout, Counters, Evaluation, EvaluationDetails, JobState};
 pub use event::{Changed, Event, publish};
+pub use forge::{commit_page, range_page};
 pub use ids::{BuildId, EvaluationId, ProductId, SpecificationId};
 pub use job_list::{JobEntry, Needs};
 pub use live::Live;

@@ -78,6 +78,7 @@ pub(super) const TABLE: &[(&str, &str, Access)] = &[
     ("POST", "/api/v1/jobset/{name}/disable", Change(Admin::ROLE, Of::Specification)),
     ("POST", "/api/v1/jobset/{name}/enable", Change(Admin::ROLE, Of::Specification)),
     ("POST", "/api/v1/jobset/{name}/evaluate", Change(Builder::ROLE, Of::Specification)),
+    ("GET", "/api/v1/eval/{id}/compare", Read(Of::Evaluation)),
     ("GET", "/build/{id}", Read(Of::Build)),
     ("GET", "/build/{id}/constituents", Read(Of::Build)),
     ("GET", "/build/{id}/details", Read(Of::Build)),

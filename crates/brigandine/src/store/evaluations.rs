@@ -1,13 +1,12 @@
-//! Evaluations, their checkouts, and how evaluations differ.
+//! Evaluations and their checkouts.
 
 use super::database::Snapshot;
 use super::query::{Columns, Query, read};
 use crate::model::{
-    BuildId, BuildStatus, Checkout, Counters, Evaluation, EvaluationDetails, EvaluationId,
-    EvaluationStatus, JobChange, SpecificationId,
+    Checkout, Counters, Evaluation, EvaluationDetails, EvaluationId, EvaluationStatus,
+    SpecificationId,
 };
-use rusqlite::{Row, Rows, params};
-use std::cmp::Ordering;
+use rusqlite::{Row, params};
 use std::cmp::Reverse;
 
 macro_rules! select {
@@ -169,124 +168,4 @@ pub(crate) fn evaluation_details(
     )?;
     let next = neighbour("SELECT min(id) FROM evaluation WHERE specification_id = ?1 AND id > ?2")?;
     Ok(Some(EvaluationDetails { checkouts: checkouts(s, id)?, evaluation, previous, next }))
-}
-
-/// How an evaluation's jobs differ from those of `previous`, by job name: at most `limit` entries of each kind. Jobs
-/// without a change, and jobs that are still pending, are left out.
-///
-/// Both lists are read once, in parallel, in the order of names. A status is looked up only for jobs whose builds
-/// differ.
-pub(crate) fn changes(
-    s: &Snapshot,
-    id: EvaluationId,
-    previous: EvaluationId,
-    limit: u32,
-) -> rusqlite::Result<Vec<(String, BuildId, JobChange)>> {
-    // Two texts, so that the statement cache holds two statements while both are open.
-    let mut now = s.prepare_cached(
-        "SELECT name, build_id FROM job AS now WHERE evaluation_id = ?1 ORDER BY name, build_id",
-    )?;
-    let mut past = s.prepare_cached(
-        "SELECT name, build_id FROM job AS past WHERE evaluation_id = ?1 ORDER BY name, build_id",
-    )?;
-    let (mut now, mut past) = (Groups::new(now.query([id])?), Groups::new(past.query([previous])?));
-    let mut status = s.prepare_cached("SELECT status FROM build WHERE id = ?1")?;
-    let mut status = |id: BuildId| status.query_row([id], |row| row.get::<_, BuildStatus>(0));
-    let limit = limit as usize;
-    let [mut failing, mut fixed, mut new, mut gone]: [Jobs; 4] = Default::default();
-    let (mut left, mut right) = (now.next()?, past.next()?);
-    loop {
-        let order = match (&left, &right) {
-            (Some(left), Some(right)) => left.name.cmp(&right.name),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (None, None) => break,
-        };
-        let full = |list: &Jobs| list.len() >= limit;
-        if full(&failing) && full(&fixed) && full(&new) && full(&gone) {
-            break;
-        }
-        match (order, left.as_ref(), right.as_ref()) {
-            (Ordering::Less, Some(left), _) => take(&mut new, left, limit),
-            (Ordering::Greater, _, Some(right)) => take(&mut gone, right, limit),
-            (_, Some(left), Some(right)) if !(full(&failing) && full(&fixed)) => {
-                for build in &left.builds {
-                    for before in right.builds.iter().filter(|before| *before != build) {
-                        let list = match (status(*build)?, status(*before)?) {
-                            (after, BuildStatus::Succeeded) if after.is_broken() => &mut failing,
-                            (BuildStatus::Succeeded, before) if before.is_broken() => &mut fixed,
-                            _ => continue,
-                        };
-                        if list.len() < limit {
-                            list.push((left.name.clone(), *build));
-                        }
-                    }
-                }
-            }
-            _ => {}
-        }
-        if order != Ordering::Greater {
-            left = now.next()?;
-        }
-        if order != Ordering::Less {
-            right = past.next()?;
-        }
-    }
-    let kinds = [
-        (failing, JobChange::NewlyFailing),
-        (fixed, JobChange::Fixed),
-        (new, JobChange::New),
-        (gone, JobChange::Gone),
-    ];
-    Ok(kinds
-        .into_iter()
-        .flat_map(|(jobs, kind)| jobs.into_iter().map(move |(name, build)| (name, build, kind)))
-        .collect())
-}
-
-type Jobs = Vec<(String, BuildId)>;
-
-fn take(list: &mut Jobs, group: &Group, limit: usize) {
-    let room = limit.saturating_sub(list.len());
-    list.extend(group.builds.iter().take(room).map(|build| (group.name.clone(), *build)));
-}
-
-/// The builds of a job in an evaluation: one, or several if an import brought them.
-struct Group {
-    name: String,
-    builds: Vec<BuildId>,
-}
-
-/// Yields groups of rows with the same name, from rows that are sorted by name.
-struct Groups<'s> {
-    rows: Rows<'s>,
-    /// The first row of the next group, which has been read already; `None`: no row has been read ahead.
-    next: Option<(String, BuildId)>,
-}
-
-impl<'s> Groups<'s> {
-    const fn new(rows: Rows<'s>) -> Self {
-        Self { rows, next: None }
-    }
-
-    fn row(&mut self) -> rusqlite::Result<Option<(String, BuildId)>> {
-        self.rows.next()?.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
-    }
-
-    fn next(&mut self) -> rusqlite::Result<Option<Group>> {
-        let first = match self.next.take() {
-            Some(first) => Some(first),
-            None => self.row()?,
-        };
-        let Some((name, build)) = first else { return Ok(None) };
-        let mut group = Group { name, builds: vec![build] };
-        while let Some((name, build)) = self.row()? {
-            if name != group.name {
-                self.next = Some((name, build));
-                break;
-            }
-            group.builds.push(build);
-        }
-        Ok(Some(group))
-    }
 }

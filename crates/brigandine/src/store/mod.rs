@@ -6,7 +6,9 @@
 
 mod accounts;
 mod audit;
+mod blame;
 mod builds;
+mod comparison;
 mod copies;
 mod database;
 mod derivations;
@@ -44,6 +46,7 @@ pub(crate) use accounts::{
     set_disabled, set_password, set_role, token, tokens, user, users,
 };
 pub(crate) use audit::{audit, prune_audit};
+pub(crate) use blame::surroundings;
 pub(crate) use builds::{
     Abandoned, Claim, JobFilter, KILLED, Latest, Pending, REFUSED_MAX, Recovered, RefusedStart,
     WholeQueue, abandon, build_details, build_ids, build_named, builds_of_output, claim,
@@ -53,10 +56,13 @@ pub(crate) use builds::{
 };
 #[cfg(test)]
 pub(crate) use builds::{cancel, restart};
+pub(crate) use comparison::{
+    ComparedList, Comparison, ComparisonFilter, compare, other_evaluation,
+};
 pub(crate) use copies::{DatabaseCopy, copy_back, copy_database};
 pub(crate) use derivations::{outputs_of, revisions_in_use};
 pub(crate) use evaluations::{
-    changes, checkouts, evaluation_details, evaluation_ids, evaluation_page, evaluation_states,
+    checkouts, evaluation_details, evaluation_ids, evaluation_page, evaluation_states,
     evaluations_of_project, latest_finished_evaluation,
 };
 pub(crate) use figures::{Figures, figures};

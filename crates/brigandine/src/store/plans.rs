@@ -9,7 +9,8 @@ use super::derivations::definition;
 use super::*;
 use crate::model::{
     Actor, Asked, AuditFilter, BuildFilter, BuildId, BuildLogFile, BuildStatus, Change, Checkout,
-    EvaluationId, EvaluationStatus, Grant, Restart, Role, Scope, SpecificationId, Target,
+    EvaluationId, EvaluationStatus, Grant, JobChange, Restart, Role, Scope, SpecificationId,
+    Target,
 };
 use crate::os::state_dir::StateDir;
 use rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
@@ -139,6 +140,10 @@ fn ask_for_builds(s: &Snapshot) -> rusqlite::Result<()> {
     build(s, BUILD)?;
     build_named(s, "107.drv")?;
     build_details(s, BUILD)?;
+    for id in [BUILD, BuildId::new(4980)] {
+        let build = build(s, id)?.expect("it is there");
+        surroundings(s, &build)?;
+    }
     definition(s, BUILD)?;
     evaluations_of_build(s, BUILD, 10)?;
     builds_of_output(s, "outputs/x", 10)?;
@@ -188,7 +193,11 @@ fn ask_for_the_rest(s: &Snapshot) -> rusqlite::Result<()> {
     evaluation_ids(s, SpecificationId::new(2), 10)?;
     latest_finished_evaluation(s, SpecificationId::new(2))?;
     checkouts(s, EVALUATION)?;
-    changes(s, EvaluationId::new(5), EvaluationId::new(1), 10)?;
+    let (fifth, first) = (EvaluationId::new(5), EvaluationId::new(1));
+    compare(s, fifth, first, &ComparisonFilter::one(JobChange::Fixed, 10))?;
+    let of = evaluation(s, fifth)?.expect("the fifth");
+    other_evaluation(s, &of, "1")?;
+    other_evaluation(s, &of, "abcd")?;
     due(s, crate::model::Keep { evaluations: Some(5), days: Some(1) }, 9)?;
     jobs_after(s, EVALUATION, &("job5".to_owned(), BUILD), 10)?;
     strays(s, EVALUATION, 10)?;

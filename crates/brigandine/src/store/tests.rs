@@ -1,5 +1,7 @@
 //! Tests of the store against `schema.sql`, its indexes, and the pure state machine.
 
+mod blame;
+mod comparison;
 mod files;
 mod histories;
 mod machine;
@@ -10,8 +12,8 @@ use super::builds::claim_for;
 use super::*;
 use crate::build::state::{Happening, LOSSES_MAX, State};
 use crate::model::{
-    BuildId, BuildLogFile, BuildStatus, EvaluationId, Evaluator, Input, JobChange, Reference,
-    Specification, SpecificationId,
+    BuildId, BuildLogFile, BuildStatus, EvaluationId, Evaluator, Input, Reference, Specification,
+    SpecificationId,
 };
 use crate::os::state_dir::StateDir;
 use rusqlite::Connection;
@@ -90,74 +92,6 @@ async fn a_specification_is_replaced_only_when_asked_and_comes_back_with_its_pas
         Ok(specification_by_id(tx, SpecificationId::new(1))?.map(|state| state.look.wanted_at))
     });
     assert_eq!(wishes.await, Some(10), "two wishes in one second are two");
-}
-
-#[tokio::test]
-async fn evaluations_are_compared_as_plain_queries_would() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let database = open(directory.path()).await.expect("opens");
-    let mut dice = Dice(99);
-    let mut rows = String::from(
-        "INSERT INTO specification VALUES (1, 's', '{}', 1, 0, 0, '', 0, 0, 0, 0, NULL);
-         INSERT INTO evaluation (id, specification_id, stamp, status, message, created_at,
-           checkout_at, finished_at, log_path, scheduled, started, succeeded, failed,
-           failed_dependency, failed_other, canceled)
-         SELECT value, 1, 's' || value, 0, '', 1, 1, 1, '', 0, 0, 0, 0, 0, 0, 0
-         FROM json_each('[1, 2]');",
-    );
-    for id in 1..=120 {
-        let status = [-2, 0, 0, 1, 2, 3, 4][dice.roll(7)];
-        let at = i64::from(status >= 0);
-        rows += &format!(
-            "INSERT INTO build VALUES ({id}, 'd{id}', {id}, 1, 1, 'j', 'y', 'n', 0, {status}, -1, 0,
-               1, 0, 0, '', 0, 0, 1, {at}, {at}, '', 0, '');"
-        );
-        // Some jobs share a build, some names occur twice, some jobs are in only one evaluation.
-        for evaluation in 1..=2 {
-            if dice.roll(4) > 0 {
-                let name = dice.roll(60);
-                rows += &format!("INSERT INTO job VALUES ({evaluation}, 'n{name:02}', {id}, 0);");
-            }
-        }
-    }
-    database.exclusive(move |conn| conn.execute_batch(&rows)).await.expect("rows");
-    let plain = |sql: &str| {
-        let connection = files::file(StateDir::new(directory.path()).database());
-        let mut statement = connection.prepare(sql).expect(sql);
-        let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect(sql);
-        found.collect::<rusqlite::Result<Vec<(String, i64)>>>().expect(sql)
-    };
-    let both =
-        "SELECT now.name, now.build_id FROM job AS now JOIN build AS b ON b.id = now.build_id
-         JOIN job AS past ON past.evaluation_id = 1 AND past.name = now.name
-         JOIN build AS p ON p.id = past.build_id
-         WHERE now.evaluation_id = 2 AND b.id <> p.id AND";
-    let only = |here, there| {
-        format!(
-            "SELECT name, build_id FROM job WHERE evaluation_id = {here}
-             AND name NOT IN (SELECT name FROM job WHERE evaluation_id = {there}) ORDER BY 1, 2"
-        )
-    };
-    let order = "ORDER BY 1, 2";
-    let wanted = [
-        plain(&format!("{both} b.status BETWEEN 1 AND 3 AND p.status = 0 {order}")),
-        plain(&format!("{both} b.status = 0 AND p.status BETWEEN 1 AND 3 {order}")),
-        plain(&only(2, 1)),
-        plain(&only(1, 2)),
-    ];
-    assert!(wanted.iter().all(|jobs| jobs.len() > 3), "{wanted:?}");
-    for limit in [0, 1, 3, 1000] {
-        let (now, past) = (EvaluationId::new(2), EvaluationId::new(1));
-        let found = database.read(move |s| changes(s, now, past, limit)).await.expect("reads");
-        let kinds = [JobChange::NewlyFailing, JobChange::Fixed, JobChange::New, JobChange::Gone];
-        for (kind, wanted) in kinds.into_iter().zip(&wanted) {
-            let of_kind = found.iter().filter(|(.., found)| *found == kind);
-            let jobs: Vec<_> =
-                of_kind.map(|(name, build, _)| (name.clone(), build.get())).collect();
-            assert_eq!(jobs, wanted[..wanted.len().min(limit as usize)], "{kind:?} of {limit}");
-        }
-    }
-    database.close().await.expect("closes");
 }
 
 #[tokio::test]

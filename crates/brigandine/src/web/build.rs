@@ -7,6 +7,7 @@ use axum::response::Response;
 
 use super::audit::{self, AuditRow};
 use super::layout::{Layout, or_refusal, render};
+use super::past::Past;
 use super::rows::{BuildRow, SQUARE, Square};
 use super::tail::{self, Tail};
 use super::view::{self, Badge, Moment};
@@ -40,6 +41,7 @@ struct Page {
     products: Vec<ProductRow>,
     recipe: Recipe,
     history: Vec<Square<BuildId>>,
+    past: Past,
     audit: Vec<AuditRow>,
     log_size: String,
     log: LogView,
@@ -137,10 +139,11 @@ async fn make(context: &Context, id: &str, headers: &HeaderMap) -> Result<Respon
             let history = store::job_history(s, &build.specification, &build.job, SQUARES)?;
             let of_build = AuditFilter { build: Some(build.id), ..AuditFilter::default() };
             let audit = audit::changes(s, &of_build, now)?;
-            Ok(Some((details, history, audit, store::queue_counts(s)?)))
+            let past = Past::read(s, &details.build)?;
+            Ok(Some((details, history, (past, audit), store::queue_counts(s)?)))
         })
         .await?;
-    let (details, history, audit, queue) = found.ok_or_else(|| HttpError::no_build(id))?;
+    let (details, history, (past, audit), queue) = found.ok_or_else(|| HttpError::no_build(id))?;
     let build = &details.build;
     let followed = headers.get(FOLLOWED).and_then(|value| value.to_str().ok()?.parse().ok());
     let log = if build.status == BuildStatus::Started && followed == Some(build.attempt) {
@@ -163,7 +166,7 @@ async fn make(context: &Context, id: &str, headers: &HeaderMap) -> Result<Respon
         live: format!("/live?builds={}", watched.join(",")),
         notice: context.health().notice(),
     };
-    render(&page_of(layout, details, &history, &kept, (audit, log), now))
+    render(&page_of(layout, details, &history, &kept, (past, audit, log), now))
 }
 
 fn page_of(
@@ -171,7 +174,7 @@ fn page_of(
     details: BuildDetails,
     history: &[Build],
     kept: &[i64],
-    (audit, log): (Vec<AuditRow>, LogView),
+    (past, audit, log): (Past, Vec<AuditRow>, LogView),
     now: Timestamp,
 ) -> Page {
     let BuildDetails { build, outputs, products, attempts, needs, needed_by, definition } = details;
@@ -221,6 +224,7 @@ fn page_of(
         recipe: definition.map(Recipe::new).unwrap_or_default(),
         history: history.iter().rev().enumerate().map(square).collect(),
         log_size: if build.log.bytes > 0 { view::bytes(build.log.bytes) } else { String::new() },
+        past,
         audit,
         log,
         build,

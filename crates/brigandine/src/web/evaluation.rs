@@ -1,22 +1,25 @@
-//! `/eval/ID`: an evaluation's jobs, filtered by status and text, and how they differ from those of the previous
-//! evaluation.
+//! `/eval/ID`: an evaluation's jobs, failing ones first, filtered by status, by text, and by how they differ from those of
+//! another evaluation.
 
 use askama::Template;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::audit::{self, AuditRow};
+use super::comparison::{self, ComparedRow, ComparisonPart, Links};
 use super::layout::{Layout, or_refusal, refusal_for, render};
+use super::revisions::{self, Revision};
 use super::rows::{BuildRow, summary};
 use super::view::{self, Badge, Moment, Part};
+use crate::auth::Visitor;
 use crate::context::Context;
 use crate::http::{HttpError, Path, Query, Result};
 use crate::model::{
-    self, AuditFilter, BuildId, BuildStatus, Checkout, Evaluation, EvaluationDetails, EvaluationId,
-    EvaluationStatus, JobChange, JobState, Timestamp,
+    self, AuditFilter, BuildId, BuildStatus, Evaluation, EvaluationDetails, EvaluationId,
+    EvaluationStatus, JobChange, Timestamp,
 };
-use crate::store::{self, JobFilter, Snapshot};
+use crate::store::{self, ComparisonFilter, JobFilter, Snapshot};
 
 /// The number of jobs on a page.
 const ROWS: u32 = 50;
@@ -24,9 +27,6 @@ const ROWS: u32 = 50;
 /// The most jobs of evaluations that a page compares without being asked. The comparison reads every job of both
 /// evaluations, so the page of a larger evaluation has a link to it.
 pub const COMPARED: i64 = 200;
-
-/// The most jobs that are named for each kind of change.
-const CHANGES: u32 = 24;
 
 #[derive(Template)]
 #[template(path = "evaluation.html")]
@@ -44,23 +44,35 @@ struct Page {
     successor: Option<EvaluationId>,
     summary: String,
     bar: Vec<Part>,
-    checkouts: Vec<Checkout>,
+    revisions: Vec<Revision>,
     created: Option<Moment>,
     took: String,
     has_log: bool,
     previous: Option<EvaluationId>,
     next: Option<EvaluationId>,
-    changes: Vec<Changes>,
+    /// Whether there is an evaluation to compare with, or one may be named.
+    comparable: bool,
+    comparison: ComparisonPart,
     audit: Vec<AuditRow>,
-    /// The evaluation that a link offers to compare with this one; `None`: there is no link.
-    compare: Option<EvaluationId>,
-    total: String,
     counts: Vec<Chip>,
     all: Chip,
-    filtered: bool,
     status: String,
     text: String,
+    list: List,
+}
+
+/// The jobs that the page lists.
+struct List {
+    /// `newly failing`; empty: jobs whatever differs.
+    label: &'static str,
+    /// The parameter of the address for `label`.
+    tab: &'static str,
     rows: Vec<BuildRow>,
+    /// The rows of jobs that differ in one way.
+    compared: Vec<ComparedRow>,
+    /// The sentence that stands for rows when there are none.
+    none: String,
+    /// The addresses of the neighbouring pages.
     before: Option<String>,
     after: Option<String>,
 }
@@ -74,45 +86,17 @@ struct Chip {
     chosen: bool,
 }
 
-/// The jobs that differ in one way from the previous evaluation.
-struct Changes {
-    badge: Badge,
-    jobs: Vec<(String, BuildId)>,
-    /// Whether there are more such jobs than `jobs` has.
-    more: bool,
-}
-
-/// The address of a list of jobs.
-fn address(
-    id: EvaluationId,
-    status: &str,
-    text: &str,
-    border: Option<(&str, &JobState)>,
-) -> String {
-    let mut parts = Vec::new();
-    let build = border.map(|(_, job)| job.build.id.to_string()).unwrap_or_default();
-    for (name, value) in [("status", status), ("text", text)]
-        .into_iter()
-        .chain(border.map(|(name, job)| (name, job.job.as_str())))
-        .chain([("build", build.as_str())])
-        .filter(|(_, v)| !v.is_empty())
-    {
-        parts.push(format!("{name}={}", view::encode(value)));
-    }
-    let query = parts.join("&");
-    format!("/eval/{id}{}{query}", if query.is_empty() { "" } else { "?" })
-}
-
 /// The page of an evaluation.
 pub(crate) async fn page(
     State(context): State<Context>,
+    Extension(visitor): Extension<Visitor>,
     Path(id): Path<String>,
     query: Query,
 ) -> Response {
-    or_refusal(&context, make(&context, &id, &query).await).await
+    or_refusal(&context, make(&context, &visitor, &id, &query).await).await
 }
 
-async fn make(context: &Context, id: &str, query: &Query) -> Result<Response> {
+async fn make(context: &Context, visitor: &Visitor, id: &str, query: &Query) -> Result<Response> {
     let number: EvaluationId = id.parse().map_err(|_| HttpError::no_evaluation(id))?;
     let now = model::now();
     let notice = context.health().notice();
@@ -126,25 +110,37 @@ async fn make(context: &Context, id: &str, query: &Query) -> Result<Response> {
     // An imported evaluation may have several jobs of one name, so the build tells which of them is meant.
     let build: Option<BuildId> = query.parsed("build")?;
     let border = |name, without| query.get(name).map(|job| (job, build.unwrap_or(without)));
+    let text = |name| query.get(name).unwrap_or_default().chars().take(200).collect::<String>();
     let filter = JobFilter {
         statuses,
-        text: query.get("text").unwrap_or_default().chars().take(200).collect(),
+        text: text("text"),
         after: border("after", BuildId::new(i64::MAX)),
         before: border("before", BuildId::new(i64::MIN)),
     };
-    let compare = query.get("compare").is_some();
-    let asked = Asked { number, filter, status, compare, now, notice };
+    let tab = query
+        .get("tab")
+        .map(|tab| tab.parse::<JobChange>())
+        .transpose()
+        .map_err(HttpError::BadRequest)?;
+    let links = Links { id: number, compare: text("compare"), text: filter.text.clone() };
+    let everything = context.auth().may_read(visitor);
+    let asked = Asked { number, filter, status, tab, links, everything, now, notice };
     // A page of jobs needs few rows. A search for a text or a status, or a comparison, may read many.
     let mut found = Found::Long;
-    if asked.filter.text.is_empty() && asked.filter.statuses.is_empty() && !asked.compare {
+    if !asked.needs_long() {
         let few = asked.clone();
         found = context.read_few(move |s| few.read(s, false)).await?;
     }
     if matches!(found, Found::Long) {
-        found = context.read(move |s| asked.read(s, true)).await?;
+        let many = asked.clone();
+        found = context.read(move |s| many.read(s, true)).await?;
     }
     match found {
         Found::Page(page) => render(&*page),
+        Found::NoJobs(id) => {
+            Err(HttpError::BadRequest(format!("evaluation {id} has no jobs to compare")))
+        }
+        Found::NoOther => Err(HttpError::no_evaluation(&asked.links.compare)),
         Found::Missing | Found::Long => Err(HttpError::no_evaluation(id)),
     }
 }
@@ -156,7 +152,11 @@ struct Asked {
     filter: JobFilter,
     /// The statuses as the address has them.
     status: String,
-    compare: bool,
+    /// Which differing jobs are listed; `None`: all jobs are.
+    tab: Option<JobChange>,
+    links: Links,
+    /// Whether the sender may read every specification.
+    everything: bool,
     now: Timestamp,
     /// What the server waits for, as text; empty: it waits for nothing.
     notice: String,
@@ -167,34 +167,58 @@ enum Found {
     Page(Box<Page>),
     /// The page would compare two evaluations, which takes too many rows for a short read.
     Long,
+    /// The evaluation that the address names for the comparison does not exist, or is not for the sender.
+    NoOther,
+    /// The evaluation that the address names for the comparison has no list of jobs.
+    NoJobs(EvaluationId),
     Missing,
 }
 
 impl Asked {
+    /// Whether a read for this request may take many rows.
+    fn needs_long(&self) -> bool {
+        !self.filter.text.is_empty()
+            || !self.filter.statuses.is_empty()
+            || !self.links.compare.is_empty()
+            || self.tab.is_some()
+    }
+
     /// Reads the page. Only with `long` may the read take many rows.
     fn read(&self, s: &Snapshot, long: bool) -> rusqlite::Result<Found> {
         let (number, now) = (self.number, self.now);
         let Some(details) = store::evaluation_details(s, number)? else {
             return Ok(Found::Missing);
         };
-        let Some((changes, compare)) = self.compare(s, &details, long)? else {
+        let other = self.other(s, &details)?;
+        if other.is_none() && !self.links.compare.is_empty() {
+            return Ok(Found::NoOther);
+        }
+        if let Some(other) =
+            other.as_ref().filter(|other| other.status != EvaluationStatus::Succeeded)
+        {
+            return Ok(Found::NoJobs(other.id));
+        }
+        let counted = other.as_ref().is_some_and(|other| self.is_counted(&details, other));
+        if counted && !long {
             return Ok(Found::Long);
+        }
+        let (comparison, list) = match (&other, self.tab) {
+            (Some(other), Some(tab)) => self.differing(s, other.id, tab)?,
+            (Some(other), None) if counted => {
+                (self.compared(s, other.id)?, self.jobs(s, &details)?)
+            }
+            (Some(other), None) => {
+                (ComparisonPart::links(&self.links, other.id), self.jobs(s, &details)?)
+            }
+            (None, _) => (ComparisonPart::default(), self.jobs(s, &details)?),
         };
-        let jobs = store::job_page(s, number, &self.filter, ROWS)?;
-        let border = |name, job: Option<&JobState>| {
-            job.map(|job| address(number, &self.status, &self.filter.text, Some((name, job))))
-        };
-        let before = border("before", jobs.jobs.first().filter(|_| jobs.has_before));
-        let after = border("after", jobs.jobs.last().filter(|_| jobs.has_after));
         let EvaluationDetails { evaluation, checkouts, previous, next } = details;
-        let rows = jobs.jobs.into_iter().map(|job| BuildRow {
-            // The job's name in this evaluation. Another evaluation may have registered the build under another name.
-            job: job.job,
-            reused: job.reused,
-            weather: if job.reused { "" } else { view::weather(job.build.weather) },
-            ..BuildRow::new(job.build, now)
-        });
-        let total = evaluation.counters.total();
+        let before = match &other {
+            Some(other) => store::checkouts(s, other.id)?,
+            None => Vec::new(),
+        };
+        let inputs = revisions::inputs(s, evaluation.specification_id)?;
+        let revisions = revisions::revisions(checkouts, &before, &inputs);
         let of_this = AuditFilter { evaluation: Some(number), ..AuditFilter::default() };
         Ok(Found::Page(Box::new(Page {
             layout: self.layout(s, &evaluation)?,
@@ -206,30 +230,21 @@ impl Asked {
             took: view::evaluation_took(&evaluation),
             has_log: !evaluation.log_path.is_empty()
                 || evaluation.status == EvaluationStatus::Started,
-            changes,
+            comparable: evaluation.status == EvaluationStatus::Succeeded
+                && (previous.is_some() || next.is_some()),
+            comparison,
             audit: audit::changes(s, &of_this, now)?,
-            compare,
-            total: view::count(total, "job"),
-            counts: view::counts(&evaluation.counters)
-                .into_iter()
-                .filter(|count| count.number > 0)
-                .map(|count| {
-                    self.chip(count.class, count.label, count.number, count.status.as_str())
-                })
-                .collect(),
-            all: self.chip("", "all", total, ""),
-            filtered: !self.status.is_empty() || !self.filter.text.is_empty(),
+            counts: self.chips(&evaluation),
+            all: self.chip("", "all", evaluation.counters.total(), ""),
             status: self.status.clone(),
             text: self.filter.text.clone(),
-            rows: rows.collect(),
-            before,
-            after,
+            list,
             specification: evaluation.specification,
             message: evaluation.message,
             kept: evaluation.kept,
             withdrawn: evaluation.withdrawn,
             successor: evaluation.successor,
-            checkouts,
+            revisions,
             previous,
             next,
         })))
@@ -253,32 +268,112 @@ impl Asked {
         })
     }
 
-    /// The changes since the previous evaluation, or that evaluation if the page gets a link to the comparison instead.
-    /// `None`: the page needs the comparison, and reading it requires `long`.
-    fn compare(
+    /// The evaluation with which this one is compared; `None`: there is none that the sender may read, or this one has no
+    /// jobs.
+    fn other(
         &self,
         s: &Snapshot,
         details: &EvaluationDetails,
-        long: bool,
-    ) -> rusqlite::Result<Option<(Vec<Changes>, Option<EvaluationId>)>> {
-        // Further pages and filtered ones have no comparison: they read only the rows that they show.
-        let comparable =
-            self.filter.is_whole() && details.evaluation.status == EvaluationStatus::Succeeded;
-        let Some(previous) = details.previous.filter(|_| comparable) else {
-            return Ok(Some((Vec::new(), None)));
-        };
-        let total = match store::evaluation(s, previous)? {
-            Some(past) => details.evaluation.counters.total().max(past.counters.total()),
-            None => 0,
-        };
-        if !self.compare && total > COMPARED {
-            return Ok(Some((Vec::new(), Some(previous))));
-        }
-        if !long {
+    ) -> rusqlite::Result<Option<Evaluation>> {
+        let this = &details.evaluation;
+        if this.status != EvaluationStatus::Succeeded {
             return Ok(None);
         }
-        let changes = store::changes(s, self.number, previous, CHANGES + 1)?;
-        Ok(Some((grouped(&changes), None)))
+        let found = if self.links.compare.is_empty() {
+            details.previous.map(|id| store::evaluation(s, id)).transpose()?.flatten()
+        } else {
+            store::other_evaluation(s, this, &self.links.compare)?
+        };
+        let may =
+            |other: &Evaluation| self.everything || other.specification_id == this.specification_id;
+        Ok(found.filter(may))
+    }
+
+    /// Whether the page compares the jobs, or has links instead. Further pages and filtered ones compare nothing: they
+    /// read only the rows that they show.
+    fn is_counted(&self, details: &EvaluationDetails, other: &Evaluation) -> bool {
+        let total = details.evaluation.counters.total().max(other.counters.total());
+        let asked = !self.links.compare.is_empty() || total <= COMPARED;
+        self.tab.is_some() || (self.filter.is_whole() && asked)
+    }
+
+    /// What differs, and the first of the failing jobs.
+    fn compared(&self, s: &Snapshot, other: EvaluationId) -> rusqlite::Result<ComparisonPart> {
+        let mut filter = ComparisonFilter::one(JobChange::NewlyFailing, comparison::FIRST);
+        filter.limits[JobChange::StillFailing as usize] = comparison::FIRST;
+        let mut found = store::compare(s, self.number, other, &filter)?;
+        ComparisonPart::new(s, &self.links, other, None, &mut found, self.now)
+    }
+
+    /// What differs, and the jobs that differ in one way.
+    fn differing(
+        &self,
+        s: &Snapshot,
+        other: EvaluationId,
+        tab: JobChange,
+    ) -> rusqlite::Result<(ComparisonPart, List)> {
+        let filter = ComparisonFilter {
+            text: self.filter.text.clone(),
+            after: self.filter.after.clone(),
+            before: self.filter.before.clone(),
+            ..ComparisonFilter::one(tab, ROWS)
+        };
+        let mut found = store::compare(s, self.number, other, &filter)?;
+        let list = found.take(tab);
+        let name = tab.as_str();
+        let border = |border, job: Option<&model::ComparedJob>| {
+            job.map(|job| {
+                let build = job.build.to_string();
+                self.links.to(&[("tab", name), (border, &job.name), ("build", &build)])
+            })
+        };
+        let label = view::change_badge(tab).label;
+        let list = List {
+            label,
+            tab: name,
+            rows: Vec::new(),
+            none: format!("No job is {label}."),
+            before: border("before", list.jobs.front().filter(|_| list.has_before)),
+            after: border("after", list.jobs.back().filter(|_| list.has_after)),
+            compared: comparison::rows(s, list, self.now)?,
+        };
+        let part = ComparisonPart::new(s, &self.links, other, Some(tab), &mut found, self.now)?;
+        Ok((part, list))
+    }
+
+    /// The jobs, whatever differs.
+    fn jobs(&self, s: &Snapshot, details: &EvaluationDetails) -> rusqlite::Result<List> {
+        let jobs = store::job_page(s, self.number, &self.filter, ROWS)?;
+        let border = |border, job: Option<&model::JobState>| {
+            job.map(|job| {
+                let build = job.build.id.to_string();
+                self.links.to(&[("status", &self.status), (border, &job.job), ("build", &build)])
+            })
+        };
+        let before = border("before", jobs.jobs.first().filter(|_| jobs.has_before));
+        let after = border("after", jobs.jobs.last().filter(|_| jobs.has_after));
+        let row = |job: model::JobState| BuildRow {
+            // The job's name in this evaluation. Another evaluation may have registered the build under another name.
+            job: job.job,
+            reused: job.reused,
+            weather: if job.reused { "" } else { view::weather(job.build.weather) },
+            ..BuildRow::new(job.build, self.now)
+        };
+        let rows = jobs.jobs.into_iter().map(row).collect();
+        let filtered = !self.status.is_empty() || !self.filter.text.is_empty();
+        let total = view::count(details.evaluation.counters.total(), "job");
+        let none =
+            if filtered { format!("None of {total} matches.") } else { "No jobs.".to_owned() };
+        Ok(List { label: "", tab: "", rows, compared: Vec::new(), none, before, after })
+    }
+
+    /// Links to the jobs of each status that some have.
+    fn chips(&self, evaluation: &Evaluation) -> Vec<Chip> {
+        let counts = view::counts(&evaluation.counters).into_iter();
+        counts
+            .filter(|count| count.number > 0)
+            .map(|count| self.chip(count.class, count.label, count.number, count.status.as_str()))
+            .collect()
     }
 
     /// A link to the jobs with a status, or to all jobs if `status` is empty.
@@ -287,23 +382,10 @@ impl Asked {
             class,
             label,
             number: view::number(number),
-            href: address(self.number, status, &self.filter.text, None),
-            chosen: self.status == status,
+            href: self.links.to(&[("status", status)]),
+            chosen: self.tab.is_none() && self.status == status,
         }
     }
-}
-
-fn grouped(changes: &[(String, BuildId, JobChange)]) -> Vec<Changes> {
-    [JobChange::NewlyFailing, JobChange::Fixed, JobChange::New, JobChange::Gone]
-        .into_iter()
-        .filter_map(|kind| {
-            let of_kind = changes.iter().filter(|(.., change)| *change == kind);
-            let mut jobs: Vec<_> = of_kind.map(|(job, id, _)| (job.clone(), *id)).collect();
-            let more = jobs.len() > CHANGES as usize;
-            jobs.truncate(CHANGES as usize);
-            (!jobs.is_empty()).then(|| Changes { badge: view::change_badge(kind), jobs, more })
-        })
-        .collect()
 }
 
 /// How many bytes of a finished log are read before an answer begins.

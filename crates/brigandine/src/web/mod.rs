@@ -4,6 +4,7 @@
 mod ansi;
 mod audit;
 mod build;
+mod comparison;
 mod configuration;
 mod description;
 mod evaluation;
@@ -14,7 +15,9 @@ mod live;
 mod login;
 mod overview;
 mod parts;
+mod past;
 mod queue;
+mod revisions;
 mod routes;
 mod rows;
 #[cfg(test)]

@@ -31,6 +31,20 @@ fn between<'t>(text: &'t str, from: &str, to: &str) -> &'t str {
 #[tokio::test]
 async fn every_page_is_whole_escaped_and_loads_nothing_from_elsewhere() {
     let served = served().await;
+    let forge = "UPDATE specification SET definition =
+           replace(definition, 'https://example.org/hello', 'https://github.com/o/hello') WHERE id = 1";
+    let changed =
+        served.database.exclusive(move |conn: &mut rusqlite::Connection| conn.execute_batch(forge));
+    changed.await.expect("changed");
+    let of = |page: &str| format!("https://github.com/o/hello/{page}");
+    let (first, second) = ("1".repeat(40), "3".repeat(40));
+    let forges = [
+        of(&format!("commit/{first}")),
+        of(&format!("commit/{second}")),
+        of(&format!("compare/{first}...{second}")),
+    ];
+    let forges: Vec<&str> = forges.iter().map(String::as_str).collect();
+    let mut seen = BTreeSet::new();
     for path in PAGES {
         let page = served.page(path).await;
         assert_eq!(page.status, 200, "{path}");
@@ -45,10 +59,18 @@ async fn every_page_is_whole_escaped_and_loads_nothing_from_elsewhere() {
         for text in ["<x>", "<everybody>", "<b>connection", "\"<job>\""] {
             assert!(!page.body.contains(text), "{path} holds {text} unescaped");
         }
-        // Addresses of repositories are shown as text. Pages load and link nothing from other hosts.
+        // Pages load nothing from other hosts. They link only pages of forges about revisions, which are not told from
+        // where a reader comes.
         for attribute in ["src=\"", "href=\"", "action=\""] {
             for (at, _) in page.body.match_indices(attribute) {
                 let target = between(&page.body[at..], attribute, "\"");
+                let tag = page.body[..at].rfind('<').map_or("", |tag| &page.body[tag..]);
+                if tag.starts_with("<a href=\"https://") {
+                    assert!(tag.starts_with(&format!("<a href=\"{target}\" rel=\"noreferrer\">")));
+                    assert!(forges.contains(&target), "{path} names {target}");
+                    seen.insert(target.to_owned());
+                    continue;
+                }
                 assert!(
                     target.starts_with(['/', '#', '?']) && !target.starts_with("//"),
                     "{path} names {target}"
@@ -57,6 +79,7 @@ async fn every_page_is_whole_escaped_and_loads_nothing_from_elsewhere() {
         }
         assert!(!page.body.contains(" style="), "{path}: the policy forbids inline style");
     }
+    assert_eq!(seen.len(), forges.len(), "{seen:?}");
     served.close().await;
 }
 
@@ -112,18 +135,62 @@ async fn one_address_is_a_page_for_browsers_and_json_for_programs() {
     served.close().await;
 }
 
+/// The names of the jobs in the rows of a text.
+fn names(text: &str) -> Vec<String> {
+    let found = text.match_indices("class=\"name\">");
+    found.map(|(at, found)| between(&text[at..], found, "<").to_owned()).collect()
+}
+
 #[tokio::test]
-async fn an_evaluation_shows_what_changed_since_the_one_before() {
+async fn an_evaluation_shows_what_fails_and_what_differs_from_the_one_before() {
     let served = served().await;
     let body = served.page("/eval/2").await.body;
-    let changes = between(&body, "<div data-part=\"changes\">", "<h2 class=\"quiet\">Jobs");
-    assert!(between(changes, "Newly failing", "</dd>").contains(">test</a>"), "{changes}");
-    assert!(between(changes, "New</dt>", "</dd>").contains(">package</a>"), "{changes}");
+    let changes = between(&body, "<div data-part=\"changes\">", "<div data-part=\"audit\">");
+    let newly = between(changes, "newly failing <b>3</b></h3>", "</section>");
+    assert_eq!(names(newly), ["package", "slow", "test"]);
+    assert!(newly.contains("<span>before <a href=\"/build/2\">succeeded</a></span>"), "{newly}");
+    for (tab, label, number) in
+        [("newly-failing", "newly failing", 3), ("new", "new", 5), ("canceled", "canceled", 1)]
+    {
+        let link = between(changes, &format!("<a href=\"/eval/2?tab={tab}\">"), "</a>");
+        assert!(link.ends_with(&format!("{label} <b>{number}</b>")), "{tab}: {link}");
+        let listed = served.page(&format!("/eval/2?tab={tab}")).await.body;
+        let jobs = between(&listed, "data-part=\"jobs\">", "</main>");
+        assert_eq!(names(jobs).len(), number, "{tab}");
+        assert!(listed.contains(&format!("tab={tab}\" aria-current=\"true\"")), "{tab}");
+    }
+    assert!(!changes.contains("tab=fixed"), "no job is fixed: {changes}");
     assert!(body.contains("Greet &#60;everybody&#62; &#38; more"), "the revision's subject");
     let failed = served.page("/eval/2?status=failed").await.body;
     assert!(failed.contains(">test</span>") && !failed.contains(">slow</span>"));
     let text = served.page("/eval/2?text=LINT").await.body;
     assert!(text.contains("lint &#34;all&#34;") && !text.contains(">slow</span>"));
+    served.close().await;
+}
+
+#[tokio::test]
+async fn an_evaluation_is_compared_with_any_other_that_has_jobs() {
+    let served = served().await;
+    let back = served.page("/eval/1?compare=2").await.body;
+    assert!(back.contains("Compared with <a href=\"/eval/2\">#2</a>"), "{back}");
+    assert!(back.contains("value=\"2\" placeholder="), "the form has what was asked for");
+    let fixed = served.page("/eval/1?compare=3333&tab=fixed").await.body;
+    assert_eq!(names(&fixed), ["test"]);
+    assert!(fixed.contains("<a href=\"/eval/1?compare=3333&#38;tab=removed\">"), "{fixed}");
+    let removed = served.page("/eval/1?compare=2&tab=removed").await.body;
+    assert_eq!(
+        names(&removed),
+        ["bench", "docs", "lint &#34;all&#34; &#60;x&#62;", "package", "slow"]
+    );
+    let none = served.page("/eval/1?compare=2&tab=canceled").await.body;
+    assert!(none.contains("<p class=\"none\">No job is canceled.</p>"), "{none}");
+    for (query, status) in
+        [("compare=99", 404), ("compare=zz", 404), ("compare=3", 400), ("tab=wrong", 400)]
+    {
+        assert_eq!(served.page(&format!("/eval/2?{query}")).await.status, status, "{query}");
+    }
+    // One without jobs has nothing to compare.
+    assert!(!served.page("/eval/3").await.body.contains("Compare"));
     served.close().await;
 }
 
@@ -141,29 +208,48 @@ async fn ten_thousand() -> Served {
 #[tokio::test]
 async fn ten_thousand_jobs_are_paged_by_name_and_each_is_seen_once() {
     let served = ten_thousand().await;
-    let mut path = "/eval/2?text=job-1".to_owned();
-    let mut names = Vec::new();
-    let mut pages = 0;
-    loop {
-        let body = served.page(&path).await.body;
-        names.extend(
-            body.match_indices("class=\"name\">")
-                .map(|(at, found)| between(&body[at..], found, "<").to_owned()),
-        );
-        pages += 1;
-        let Some(at) = body.find("rel=\"next\" href=\"/eval/2?") else { break };
-        path = between(&body[at..], "href=\"", "\"").replace("&#38;", "&");
+    // job-1, job-10..19, job-100..199, job-1000..1999; and every tenth job
+    for (first, jobs, last_page) in
+        [("/eval/2?text=job-1", 1111, 23), ("/eval/2?tab=newly-failing", 1000, 20)]
+    {
+        let mut path = first.to_owned();
+        let mut found = Vec::new();
+        let mut pages = 0;
+        loop {
+            let body = served.page(&path).await.body;
+            found.extend(names(&body));
+            pages += 1;
+            let Some(at) = body.find("rel=\"next\" href=\"/eval/2?") else { break };
+            path = between(&body[at..], "href=\"", "\"").replace("&#38;", "&");
+        }
+        assert_eq!((found.len(), pages), (jobs, last_page), "{first}");
+        assert!(found.is_sorted(), "by name");
+        found.dedup();
+        assert_eq!(found.len(), jobs, "each once");
+        // Then back again from the last page.
+        let last = served.page(&path).await.body;
+        let at = last.find("rel=\"prev\" href=\"/eval/2?").expect("a page before the last");
+        let before = between(&last[at..], "href=\"", "\"").replace("&#38;", "&");
+        assert_eq!(names(&served.page(&before).await.body).len(), 50);
     }
-    // job-1, job-10..19, job-100..199, job-1000..1999
-    assert_eq!((names.len(), pages), (1111, 23));
-    assert!(names.is_sorted(), "by name");
-    names.dedup();
-    assert_eq!(names.len(), 1111, "each once");
-    // Then back again from the last page.
-    let last = served.page(&path).await.body;
-    let at = last.find("rel=\"prev\" href=\"/eval/2?").expect("a page before the last");
-    let before = between(&last[at..], "href=\"", "\"").replace("&#38;", "&");
-    assert_eq!(served.page(&before).await.body.matches("class=\"name\">").count(), 50);
+    served.close().await;
+}
+
+#[tokio::test]
+async fn large_evaluations_are_compared_when_somebody_asks() {
+    let served = ten_thousand().await;
+    let body = served.page("/eval/2").await.body;
+    assert!(body.contains("<a href=\"/eval/2?tab=newly-failing\">"), "{body}");
+    assert!(!body.contains("newly failing <b>"), "nothing was counted: {body}");
+    assert_eq!(names(&body).len(), 50);
+    let body = served.page("/eval/2?compare=1").await.body;
+    let failing = between(&body, "newly failing <b>1\u{202f}000</b></h3>", "</section>");
+    assert_eq!(names(failing).len(), 10);
+    assert!(
+        failing.contains("<a href=\"/eval/2?compare=1&#38;tab=newly-failing\">all 1"),
+        "{failing}"
+    );
+    assert_eq!(names(&body).len(), 60);
     served.close().await;
 }
 

@@ -77,13 +77,15 @@ pub(super) const fn weather(weather: Weather) -> &'static str {
     }
 }
 
-/// The badge of a change since the previous evaluation.
+/// The badge of a difference between evaluations. Those that say nothing good or bad have no mark.
 pub(super) const fn change_badge(change: JobChange) -> Badge {
     match change {
-        JobChange::NewlyFailing => badge("bad", "Newly failing"),
-        JobChange::Fixed => badge("ok", "Fixed"),
-        JobChange::New => badge("run", "New"),
-        JobChange::Gone => badge("cancel", "Gone"),
+        JobChange::NewlyFailing => badge("bad", "newly failing"),
+        JobChange::StillFailing => badge("bad", "still failing"),
+        JobChange::Fixed => badge("ok", "fixed"),
+        JobChange::New => badge("", "new"),
+        JobChange::Removed => badge("", "removed"),
+        JobChange::Canceled => badge("cancel", "canceled"),
     }
 }
 

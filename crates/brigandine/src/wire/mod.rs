@@ -6,6 +6,7 @@
 mod build;
 mod change;
 mod codes;
+mod comparison;
 mod error;
 mod evaluation;
 mod history;
@@ -22,6 +23,7 @@ pub(crate) use change::{
     AuditJson, ChangedBuildJson, ChangesJson, EndingBuildJson, EvaluationChangeJson, OutcomeJson,
     OutcomesJson, ReasonJson, WantedLookJson,
 };
+pub(crate) use comparison::ComparisonJson;
 pub(crate) use error::{ErrorJson, LIMIT_EXCEEDED, PARAMETER_MISSING, ParameterErrorJson};
 pub(crate) use evaluation::{EvaluationJson, EvaluationPageJson, HydraEvaluationJson};
 pub(crate) use history::HistoryJson;

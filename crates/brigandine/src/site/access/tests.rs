@@ -313,6 +313,13 @@ async fn a_reader_of_one_specification_reads_that_one() {
     {
         assert_eq!(status(path).await, 403, "{path}");
     }
+    // An evaluation of another specification is not compared with one that the reader may see.
+    assert_eq!(status("/eval/2?compare=1").await, 200);
+    for path in ["/eval/2?compare=3", "/api/v1/eval/2/compare?with=3"] {
+        assert_eq!(status(path).await, 404, "{path}");
+        let whole = served.ask("GET", path, &format!("authorization: Bearer {TOKEN}\r\n")).await;
+        assert_eq!(whole.status, 400, "{path}: it has no jobs");
+    }
     served.close().await;
 }
 

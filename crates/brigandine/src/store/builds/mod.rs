@@ -29,7 +29,7 @@ pub(crate) use find::{
     build_details, build_named, builds_of_output, evaluations_of_build, needs, product, products,
 };
 pub(crate) use finish::lose;
-pub(crate) use jobs::{JobFilter, Latest, build_ids, job_page, latest_of_job};
+pub(crate) use jobs::{Border, JobFilter, Latest, build_ids, job_page, latest_of_job};
 pub(crate) use list::{
     latest_builds, pending_builds, queue, queue_counts, specification_names, systems,
 };
