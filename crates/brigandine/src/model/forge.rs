@@ -207,6 +207,21 @@ mod tests {
         assert!(commit_page("https://github.com/o/n", &REVISION.repeat(2)[..64]).is_some());
     }
 
+    /// Checks that the address of a page is made of plain characters, and that the browser goes to the host from which git
+    /// fetches `url`.
+    fn check_plain(url: &str, page: &str) {
+        let rest = page.strip_prefix("https://").unwrap_or_else(|| panic!("{url}: {page}"));
+        let (host, path) = rest.split_once('/').expect("a path");
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-.:".contains(c);
+        assert!(host.chars().all(plain), "{url}: {page}");
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~+@%/?=&".contains(c);
+        assert!(path.chars().all(plain), "{url}: {page}");
+        let after = url.split_once("://").expect("a scheme").1;
+        let authority = after.split('/').next().expect("a host").to_ascii_lowercase();
+        let fetched = authority.rsplit('@').next().expect("a host");
+        assert_eq!(host, fetched.strip_suffix(":443").unwrap_or(fetched), "{url}: {page}");
+    }
+
     #[test]
     fn an_address_made_of_anything_is_a_plain_one_of_its_host_or_none() {
         let begins =
@@ -271,17 +286,7 @@ mod tests {
             let all = [commit_page(&url, REVISION), range_page(&url, REVISION, OTHER)];
             for page in all.into_iter().flatten() {
                 pages += 1;
-                let rest = page.strip_prefix("https://").unwrap_or_else(|| panic!("{url}: {page}"));
-                let (host, path) = rest.split_once('/').expect("a path");
-                let plain = |c: char| c.is_ascii_alphanumeric() || "-.:".contains(c);
-                assert!(host.chars().all(plain), "{url}: {page}");
-                let plain = |c: char| c.is_ascii_alphanumeric() || "-._~+@%/?=&".contains(c);
-                assert!(path.chars().all(plain), "{url}: {page}");
-                // The browser goes to the host from which git fetches.
-                let after = url.split_once("://").expect("a scheme").1;
-                let authority = after.split('/').next().expect("a host").to_ascii_lowercase();
-                let fetched = authority.rsplit('@').next().expect("a host");
-                assert_eq!(host, fetched.strip_suffix(":443").unwrap_or(fetched), "{url}: {page}");
+                check_plain(&url, &page);
             }
         }
         assert!(pages > 1000, "{pages} pages");

@@ -12,6 +12,7 @@ mod build;
 mod change;
 mod comparison;
 mod configuration;
+mod difference;
 mod evaluation;
 mod event;
 mod forge;

@@ -27,6 +27,7 @@ mod server;
 mod specifications;
 #[cfg(test)]
 mod tests;
+mod why;
 mod wishes;
 
 pub use builds::{Claimed, Finish, build, finish, job_builds, job_history, outputs, start};
@@ -51,8 +52,8 @@ pub(crate) use builds::{
     Abandoned, Claim, JobFilter, KILLED, Latest, Pending, REFUSED_MAX, Recovered, RefusedStart,
     WholeQueue, abandon, build_details, build_ids, build_named, builds_of_output, claim,
     ended_per_period, evaluations_of_build, job_page, latest_builds, latest_of_job, lose, needs,
-    pending_builds, product, products, queue, queue_counts, rebuild, recover, specification_names,
-    systems, whole_queue,
+    pending_builds, product, products, queue, queue_counts, rebuild, recover, running_twin,
+    specification_names, systems, whole_queue,
 };
 #[cfg(test)]
 pub(crate) use builds::{cancel, restart};
@@ -87,3 +88,4 @@ pub(crate) use specifications::{
     Looked, note_look, project_of, put_specification, remove_specification, specification,
     specification_by_id,
 };
+pub(crate) use why::{ahead, predecessor};

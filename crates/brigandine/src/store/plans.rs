@@ -4,7 +4,7 @@
 //! The test has no list of statements. It makes every request of the server on a connection with a trace, and explains
 //! each traced statement under three sets of statistics.
 
-use super::builds::{By, List, claim_for, shape};
+use super::builds::claim_for;
 use super::derivations::definition;
 use super::*;
 use crate::model::{
@@ -143,6 +143,9 @@ fn ask_for_builds(s: &Snapshot) -> rusqlite::Result<()> {
     for id in [BUILD, BuildId::new(4980)] {
         let build = build(s, id)?.expect("it is there");
         surroundings(s, &build)?;
+        predecessor(s, &build, BuildId::new(7))?;
+        ahead(s, &build, &["system1".to_owned()])?;
+        running_twin(s, &build)?;
     }
     definition(s, BUILD)?;
     evaluations_of_build(s, BUILD, 10)?;
@@ -479,34 +482,5 @@ fn a_bad_plan_is_told() {
         ("SELECT * FROM output WHERE path = 'x'", "reads a whole table"),
     ] {
         assert_eq!(fault(sql, &plan(&connection, sql)), Some(wanted), "{sql}");
-    }
-}
-
-#[test]
-fn a_list_is_read_by_the_index_that_was_chosen() {
-    let connection = Connection::open_in_memory().expect("opens");
-    connection.execute_batch(include_str!("../../schema.sql")).expect("the schema");
-    let text = |text: &str| Some(text.to_owned());
-    let all = BuildFilter {
-        project: None,
-        specification: text("s"),
-        job: text("j"),
-        system: text("y"),
-        evaluation: Some(EvaluationId::new(1)),
-        derivation: text("d"),
-        status: Some(BuildStatus::Failed),
-    };
-    for (by, wanted) in [
-        (By::Order, "SCAN b USING INDEX build_latest"),
-        (By::Specification, "INDEX build_latest_of_specification (specification_id=?"),
-        (By::Evaluation, "INDEX build_latest_of_evaluation (evaluation_id=?"),
-        (By::Job, "INDEX build_latest_of_job (specification_id=? AND job=?"),
-        (By::System, "INDEX build_latest_for_system (system=?"),
-        (By::Status, "INDEX build_latest_with_status (<expr>=?"),
-        (By::Derivation, "INDEX build_derivation (derivation_key=?"),
-    ] {
-        let (sql, _) = shape(&all, List::Latest, by);
-        let found = plan(&connection, &sql).join("; ");
-        assert!(found.contains(wanted) && !found.contains("TEMP"), "{by:?}: {found}");
     }
 }

@@ -7,6 +7,7 @@ mod histories;
 mod machine;
 mod requests;
 mod upgrades;
+mod why;
 
 use super::builds::claim_for;
 use super::*;

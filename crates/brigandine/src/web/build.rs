@@ -11,6 +11,7 @@ use super::past::Past;
 use super::rows::{BuildRow, SQUARE, Square};
 use super::tail::{self, Tail};
 use super::view::{self, Badge, Moment};
+use super::why::{self, Reason};
 use crate::context::Context;
 use crate::http::{HttpError, Path, Result};
 use crate::model::{
@@ -42,6 +43,7 @@ struct Page {
     recipe: Recipe,
     history: Vec<Square<BuildId>>,
     past: Past,
+    why: Vec<Reason>,
     audit: Vec<AuditRow>,
     log_size: String,
     log: LogView,
@@ -132,6 +134,7 @@ const FOLLOWED: &str = "x-brigandine-follows";
 
 async fn make(context: &Context, id: &str, headers: &HeaderMap) -> Result<Response> {
     let (wanted, now) = (id.to_owned(), model::now());
+    let systems = context.systems().to_vec();
     let found = context
         .read_few(move |s| {
             let Some(build) = store::build_named(s, &wanted)? else { return Ok(None) };
@@ -140,10 +143,22 @@ async fn make(context: &Context, id: &str, headers: &HeaderMap) -> Result<Respon
             let of_build = AuditFilter { build: Some(build.id), ..AuditFilter::default() };
             let audit = audit::changes(s, &of_build, now)?;
             let past = Past::read(s, &details.build)?;
-            Ok(Some((details, history, (past, audit), store::queue_counts(s)?)))
+            let why = why::reasons(
+                s,
+                &why::Known {
+                    build: &details.build,
+                    definition: details.definition.as_ref(),
+                    attempts: &details.attempts,
+                    past: &past,
+                    audit: &audit,
+                    systems: &systems,
+                },
+            )?;
+            Ok(Some((details, history, (past, why, audit), store::queue_counts(s)?)))
         })
         .await?;
-    let (details, history, (past, audit), queue) = found.ok_or_else(|| HttpError::no_build(id))?;
+    let (details, history, (past, why, audit), queue) =
+        found.ok_or_else(|| HttpError::no_build(id))?;
     let build = &details.build;
     let followed = headers.get(FOLLOWED).and_then(|value| value.to_str().ok()?.parse().ok());
     let log = if build.status == BuildStatus::Started && followed == Some(build.attempt) {
@@ -166,7 +181,7 @@ async fn make(context: &Context, id: &str, headers: &HeaderMap) -> Result<Respon
         live: format!("/live?builds={}", watched.join(",")),
         notice: context.health().notice(),
     };
-    render(&page_of(layout, details, &history, &kept, (past, audit, log), now))
+    render(&page_of(layout, details, &history, &kept, (past, why, audit, log), now))
 }
 
 fn page_of(
@@ -174,7 +189,7 @@ fn page_of(
     details: BuildDetails,
     history: &[Build],
     kept: &[i64],
-    (past, audit, log): (Past, Vec<AuditRow>, LogView),
+    (past, why, audit, log): (Past, Vec<Reason>, Vec<AuditRow>, LogView),
     now: Timestamp,
 ) -> Page {
     let BuildDetails { build, outputs, products, attempts, needs, needed_by, definition } = details;
@@ -225,6 +240,7 @@ fn page_of(
         history: history.iter().rev().enumerate().map(square).collect(),
         log_size: if build.log.bytes > 0 { view::bytes(build.log.bytes) } else { String::new() },
         past,
+        why,
         audit,
         log,
         build,

@@ -26,6 +26,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 mod view;
+mod why;
 
 pub(crate) use build::show as build;
 pub use evaluation::COMPARED;

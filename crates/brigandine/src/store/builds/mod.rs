@@ -34,7 +34,7 @@ pub(crate) use list::{
     latest_builds, pending_builds, queue, queue_counts, specification_names, systems,
 };
 pub(crate) use periods::ended_per_period;
-pub(crate) use queue::{Pending, WholeQueue, whole_queue};
+pub(crate) use queue::{Pending, WholeQueue, running_twin, whole_queue};
 pub(crate) use recover::{KILLED, Recovered, recover};
 pub(crate) use restart::{rebuild, restart};
 

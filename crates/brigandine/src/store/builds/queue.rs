@@ -52,7 +52,7 @@ pub(crate) fn whole_queue(
         let builds = ready(s, &system, left)?;
         if systems.contains(&system) {
             for build in builds {
-                let twin = twin(s, &build)?;
+                let twin = running_twin(s, &build)?;
                 found.ready.push(Pending { build, needs: Vec::new(), twin });
             }
         } else {
@@ -122,7 +122,8 @@ fn missing(s: &Snapshot, id: BuildId) -> rusqlite::Result<Vec<(BuildId, String)>
     s.all(sql, params![id, NEEDS], |row| row.try_into())
 }
 
-fn twin(s: &Snapshot, build: &Build) -> rusqlite::Result<Option<BuildId>> {
+/// A running build of the same derivation as a scheduled build, whose end that one will share.
+pub(crate) fn running_twin(s: &Snapshot, build: &Build) -> rusqlite::Result<Option<BuildId>> {
     let sql = "SELECT id FROM build WHERE derivation_key = ?1 AND derivation = ?2 AND status = -1";
     s.value(sql, params![derivation_key(&build.derivation), build.derivation])
 }

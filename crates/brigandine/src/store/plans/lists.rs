@@ -1,6 +1,7 @@
 //! Compares lists of builds with plain queries, which use no index.
 
 use super::*;
+use crate::store::builds::{By, List, shape};
 
 /// The result of a list, computed by a plain query that uses no index.
 fn plain_list(
@@ -90,4 +91,33 @@ async fn a_hundred_thousand_builds_are_answered_as_a_plain_query_would() {
     }
     assert!(answers > 100, "{answers} builds were found");
     database.close().await.expect("closes");
+}
+
+#[test]
+fn a_list_is_read_by_the_index_that_was_chosen() {
+    let connection = Connection::open_in_memory().expect("opens");
+    connection.execute_batch(include_str!("../../../schema.sql")).expect("the schema");
+    let text = |text: &str| Some(text.to_owned());
+    let all = BuildFilter {
+        project: None,
+        specification: text("s"),
+        job: text("j"),
+        system: text("y"),
+        evaluation: Some(EvaluationId::new(1)),
+        derivation: text("d"),
+        status: Some(BuildStatus::Failed),
+    };
+    for (by, wanted) in [
+        (By::Order, "SCAN b USING INDEX build_latest"),
+        (By::Specification, "INDEX build_latest_of_specification (specification_id=?"),
+        (By::Evaluation, "INDEX build_latest_of_evaluation (evaluation_id=?"),
+        (By::Job, "INDEX build_latest_of_job (specification_id=? AND job=?"),
+        (By::System, "INDEX build_latest_for_system (system=?"),
+        (By::Status, "INDEX build_latest_with_status (<expr>=?"),
+        (By::Derivation, "INDEX build_derivation (derivation_key=?"),
+    ] {
+        let (sql, _) = shape(&all, List::Latest, by);
+        let found = plan(&connection, &sql).join("; ");
+        assert!(found.contains(wanted) && !found.contains("TEMP"), "{by:?}: {found}");
+    }
 }
