@@ -108,7 +108,8 @@ pub(super) async fn evaluate(
     let files = &scratch.0;
     let work =
         evaluate_started(shared, specification, resolved, id, files, &mut log, &mut checkout_at);
-    let work = shared.evaluations.run(work);
+    // The future is large. In a box, it does not take its room in each of the futures around it.
+    let work = shared.evaluations.run(Box::pin(work));
     let mut done = end_of(work, shared, id, stop).await;
     let (run, met) = match &done {
         Err(Trouble::Failed(Reason::Full, _)) => {
