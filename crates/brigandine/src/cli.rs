@@ -15,7 +15,7 @@ use crate::config::server::parse_listen;
 use crate::config::{LogFormat, Sandbox};
 use crate::model::{BuildId, BuildStatus, EvaluationId, version};
 pub(crate) use accounts::{CreateToken, OneUser, Token, User};
-pub(crate) use change::{Asked, Audit, Change, Comment, Keep};
+pub(crate) use change::{Asked, Audit, Change, Comment, Keep, Server};
 pub(crate) use keeping::{Backup, Export, Import, ImportOf, Reload, Restore};
 pub use values::number;
 pub(crate) use values::{State, usual_state};
@@ -290,8 +290,10 @@ pub(crate) struct Evaluate {
     pub(crate) state: State,
     /// Name of the specification
     pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) server: Server,
     /// Wait for its builds as well; the exit status is theirs, as of `brigandine wait`
-    #[arg(long)]
+    #[arg(long, conflicts_with = "server")]
     pub(crate) wait: bool,
     /// Wait for the builds at most this long, such as 90s or 1h30m
     #[arg(long, value_name = "TIME", value_parser = time, requires = "wait")]

@@ -1,5 +1,7 @@
 //! The arguments of commands that change builds and evaluations, and of the list of changes.
 
+use std::path::PathBuf;
+
 use clap::{ArgGroup, Args};
 
 use super::values::{State, build, evaluation, number};
@@ -26,9 +28,23 @@ pub(crate) struct Change {
     pub(crate) asked: Asked,
 }
 
-/// Why, and how the outcome is printed.
+/// The server to ask, if it is not the one of the state directory.
+#[derive(Debug, Args)]
+pub(crate) struct Server {
+    /// Ask this server over HTTP instead of changing the state directory, such as https://ci.example.org;
+    /// the token is in BRIGANDINE_TOKEN or in the file of --token-file
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// File with the token for --server
+    #[arg(long, value_name = "FILE", requires = "server")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// Whom to ask, why, and how the outcome is printed.
 #[derive(Debug, Args)]
 pub(crate) struct Asked {
+    #[command(flatten)]
+    pub(crate) server: Server,
     /// Why, for the audit
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) reason: String,
@@ -66,6 +82,8 @@ pub(crate) struct Comment {
     /// The comment, at most 2000 bytes
     #[arg(long, short, value_name = "TEXT")]
     pub(crate) message: String,
+    #[command(flatten)]
+    pub(crate) server: Server,
     /// Print what became of each as JSON
     #[arg(long)]
     pub(crate) json: bool,

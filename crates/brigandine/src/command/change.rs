@@ -1,9 +1,10 @@
 //! `brigandine cancel`, `restart`, `bump`, `keep` and `comment`: change builds and evaluations in the database, and notify
-//! the server if one runs.
+//! the server if one runs; or ask another server.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::remote::Remote;
 use super::{Failure, existing, find_build, poll, print_json, say, written};
 use crate::app::{self, Served};
 use crate::cli;
@@ -19,7 +20,8 @@ use crate::wire::OutcomesJson;
 const TELL_AGAIN: Duration = Duration::from_secs(1);
 
 /// Cancels builds and evaluations, and waits for the ends of the builds. The request is stored first. So if the server
-/// is killed before it has handled the request, the next server cancels the builds when it starts.
+/// is killed before it has handled the request, the next server cancels the builds when it starts. The ends of builds of
+/// another server are not waited for.
 ///
 /// # Errors
 /// A build does not exist or has ended already, or no server runs that could end it now.
@@ -27,6 +29,9 @@ pub(crate) async fn cancel(arguments: &cli::Change) -> Result<(), Failure> {
     let state = &arguments.state.state;
     let targets = targets(&arguments.ids, &arguments.evaluation, &arguments.status);
     let asked = &arguments.asked;
+    if let Some(remote) = Remote::new(&asked.server)? {
+        return ask(remote, Change::Cancel, targets, &asked.reason, asked.json).await;
+    }
     let database = existing(state).await?;
     let outcomes = change(state, &database, Change::Cancel, targets, &asked.reason).await?;
     let mut ended = Ok(());
@@ -96,7 +101,7 @@ pub(crate) async fn bump(arguments: &cli::Change) -> Result<(), Failure> {
 async fn some(arguments: &cli::Change, change: Change) -> Result<(), Failure> {
     let targets = targets(&arguments.ids, &arguments.evaluation, &arguments.status);
     let asked = &arguments.asked;
-    let place = &arguments.state.state;
+    let place = (&*arguments.state.state, &asked.server);
     one_of(place, change, targets, &asked.reason, asked.json).await
 }
 
@@ -107,7 +112,7 @@ async fn some(arguments: &cli::Change, change: Change) -> Result<(), Failure> {
 pub(crate) async fn keep(arguments: &cli::Keep) -> Result<(), Failure> {
     let change = if arguments.undo { Change::Release } else { Change::Keep };
     let (targets, asked) = (targets(&[], &arguments.ids, &[]), &arguments.asked);
-    let place = &arguments.state.state;
+    let place = (&*arguments.state.state, &asked.server);
     one_of(place, change, targets, &asked.reason, asked.json).await
 }
 
@@ -117,7 +122,7 @@ pub(crate) async fn keep(arguments: &cli::Keep) -> Result<(), Failure> {
 /// One of them does not exist, or the comment is empty.
 pub(crate) async fn comment(arguments: &cli::Comment) -> Result<(), Failure> {
     let targets = targets(&arguments.ids, &arguments.evaluation, &[]);
-    let place = &arguments.state.state;
+    let place = (&*arguments.state.state, &arguments.server);
     one_of(place, Change::Comment, targets, &arguments.message, arguments.json).await
 }
 
@@ -132,7 +137,7 @@ pub(super) async fn specifications(
     asked: &cli::Asked,
 ) -> Result<(), Failure> {
     let targets = names.iter().cloned().map(Target::Specification).collect();
-    one_of(state, change, targets, &asked.reason, asked.json).await
+    one_of((state, &asked.server), change, targets, &asked.reason, asked.json).await
 }
 
 /// What the command line names, each once.
@@ -157,15 +162,38 @@ fn targets(
 
 /// Makes a change of these targets, and prints what became of each.
 async fn one_of(
-    state: &Path,
+    (state, server): (&Path, &cli::Server),
     what: Change,
     targets: Vec<Target>,
     reason: &str,
     as_json: bool,
 ) -> Result<(), Failure> {
+    if let Some(remote) = Remote::new(server)? {
+        return ask(remote, what, targets, reason, as_json).await;
+    }
     let database = existing(state).await?;
     let outcomes = change(state, &database, what, targets, reason).await?;
     report(what, outcomes, as_json)
+}
+
+/// Asks another server for a change of these targets, and prints what became of each.
+pub(super) async fn ask(
+    remote: Remote,
+    what: Change,
+    targets: Vec<Target>,
+    reason: &str,
+    as_json: bool,
+) -> Result<(), Failure> {
+    check_number(&targets)?;
+    let outcomes = remote.change(what, targets, reason).await?;
+    report(what, outcomes, as_json)
+}
+
+fn check_number(targets: &[Target]) -> Result<(), Failure> {
+    match targets.len() <= TARGETS_MAX {
+        true => Ok(()),
+        false => Err(Failure::failed(format!("at most {TARGETS_MAX} are changed at once"))),
+    }
 }
 
 /// Makes a change in the database, and tells the server. The server then reads the database.
@@ -176,9 +204,7 @@ async fn change(
     targets: Vec<Target>,
     reason: &str,
 ) -> Result<Vec<(Target, Outcome)>, Failure> {
-    if targets.len() > TARGETS_MAX {
-        return Err(Failure::failed(format!("at most {TARGETS_MAX} are changed at once")));
-    }
+    check_number(&targets)?;
     let asked = Asked::new(actor(), model::now(), reason);
     let outcomes = written(store::carry_out(database, change, targets, asked, &|_| ())).await?;
     if !app::wake(state) && change == Change::Restart {
@@ -242,7 +268,7 @@ fn done(change: Change, changed: usize) -> String {
         Change::Keep => "kept",
         Change::Release => "no longer kept",
         Change::Comment => "noted",
-        Change::Evaluate => "looked at",
+        Change::Evaluate => "looked at now",
         Change::Enable => "enabled",
         Change::Disable => "disabled",
     };

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::change::actor;
+use super::change::{actor, ask};
+use super::remote::Remote;
 use super::terminal::Progress;
 use super::wait::{self, Wanted};
 use super::{
@@ -18,11 +19,16 @@ use crate::model::{
 use crate::store::{self, Database};
 
 /// Requests a look, and waits for the look and for the evaluation of the revisions that it finds. With `--wait`, waits
-/// for the builds too.
+/// for the builds too. The look of another server is not waited for.
 ///
 /// # Errors
 /// There is no such specification, no server runs, or the look, the evaluation or a build failed.
 pub(crate) async fn run(arguments: &cli::Evaluate) -> Result<(), Failure> {
+    if let Some(remote) = Remote::new(&arguments.server)? {
+        let target = Target::Specification(arguments.name.clone());
+        let reason = &arguments.reason;
+        return ask(remote, Change::Evaluate, vec![target], reason, arguments.json).await;
+    }
     let state = &arguments.state.state;
     let database = existing(state).await?;
     let name = arguments.name.clone();

@@ -15,6 +15,7 @@ mod password;
 pub(crate) mod prune;
 mod readiness;
 pub(crate) mod reload;
+mod remote;
 pub(crate) mod serve;
 mod settings;
 pub(crate) mod spec;

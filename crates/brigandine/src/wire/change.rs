@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Audited, BuildId, BuildStatus, Change, EvaluationId, Outcome, TARGETS_MAX, Target,
+    Audited, BuildId, BuildStatus, Change, Counts, EvaluationId, Outcome, TARGETS_MAX, Target,
 };
 
 /// A build whose status has changed.
@@ -49,7 +49,7 @@ pub(crate) struct ReasonJson {
 }
 
 /// The body of a request for a change of an evaluation.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "EvaluationChange")]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct EvaluationChangeJson {
@@ -57,10 +57,17 @@ pub(crate) struct EvaluationChangeJson {
     #[serde(alias = "comment")]
     pub(crate) reason: String,
     /// Only builds of these statuses, by their names; empty: what the change is for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     status: Vec<String>,
 }
 
 impl EvaluationChangeJson {
+    /// A request for a change of builds of these statuses; none: of the whole. It may be sent for other things too.
+    pub(crate) fn new(reason: &str, statuses: &[BuildStatus]) -> Self {
+        let status = statuses.iter().map(ToString::to_string).collect();
+        Self { reason: reason.to_owned(), status }
+    }
+
     /// What the request is for.
     ///
     /// # Errors
@@ -82,7 +89,7 @@ fn jobs(id: EvaluationId, statuses: &[String]) -> Result<Target, String> {
 }
 
 /// The body of a request for a change of several targets.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Changes")]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ChangesJson {
@@ -100,7 +107,7 @@ pub(crate) struct ChangesJson {
     pub(crate) reason: String,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "ChangedJobs")]
 #[serde(deny_unknown_fields)]
 struct JobsJson {
@@ -110,6 +117,24 @@ struct JobsJson {
 }
 
 impl ChangesJson {
+    /// A request for a change of these targets.
+    pub(crate) fn new(change: Change, targets: &[Target], reason: &str) -> Self {
+        let (change, reason) = (change.as_str().to_owned(), reason.to_owned());
+        let mut all = Self { change, reason, ..Self::default() };
+        for target in targets {
+            match target {
+                Target::Build(id) => all.builds.push(*id),
+                Target::Evaluation(id) => all.evaluations.push(*id),
+                Target::Jobs(id, statuses) => {
+                    let status = statuses.iter().map(ToString::to_string).collect();
+                    all.jobs.push(JobsJson { evaluation: *id, status });
+                }
+                Target::Specification(name) => all.specifications.push(name.clone()),
+            }
+        }
+        all
+    }
+
     /// What is asked for, and of what, each once.
     ///
     /// # Errors
@@ -142,7 +167,7 @@ impl ChangesJson {
 }
 
 /// What became of a request for several targets.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Outcomes")]
 pub(crate) struct OutcomesJson {
     change: String,
@@ -154,8 +179,9 @@ pub(crate) struct OutcomesJson {
 }
 
 /// What became of a request for one target.
-#[derive(Debug, Default, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Outcome")]
+#[serde(default)]
 pub(crate) struct OutcomeJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<i64>")]
@@ -233,6 +259,58 @@ impl OutcomeJson {
     }
 }
 
+impl OutcomesJson {
+    /// What became of each target, as another server says it.
+    pub(crate) fn into_outcomes(self) -> Vec<(Target, Outcome)> {
+        self.results.into_iter().filter_map(OutcomeJson::into_outcome).collect()
+    }
+}
+
+impl OutcomeJson {
+    /// `None`: the result is of a newer server, and this program does not know what it is about.
+    fn into_outcome(self) -> Option<(Target, Outcome)> {
+        let target = match (self.build, self.evaluation, self.specification) {
+            (Some(id), ..) => Target::Build(id),
+            (None, Some(id), _) => jobs(id, &self.status.unwrap_or_default()).ok()?,
+            (None, None, Some(name)) => Target::Specification(name),
+            (None, None, None) => return None,
+        };
+        let Self { changed, ending, left, attempt, .. } = self;
+        let outcome = match (&*self.result, self.error) {
+            ("missing", _) => Outcome::Missing,
+            (_, Some(why)) => Outcome::Refused(why),
+            (_, None) => DoneJson { changed, ending, left, attempt }.into_outcome(),
+        };
+        Some((target, outcome))
+    }
+}
+
+/// What the answer of a change of one target says, whatever the target was.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct DoneJson {
+    changed: Option<usize>,
+    ending: Option<usize>,
+    left: Option<usize>,
+    attempt: Option<i64>,
+}
+
+impl DoneJson {
+    /// What became of the target.
+    pub(crate) fn into_outcome(self) -> Outcome {
+        let changed = self.changed.unwrap_or(0);
+        match (self.attempt, self.ending, self.left) {
+            (Some(attempt), ..) => Outcome::Ending(attempt),
+            (None, None, None) => Outcome::Done(changed),
+            (None, ending, left) => Outcome::Many(Counts {
+                changed,
+                ending: ending.unwrap_or(0),
+                left: left.unwrap_or(0),
+            }),
+        }
+    }
+}
+
 /// A change that was made.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "AuditRow")]
@@ -264,6 +342,38 @@ impl From<Audited> for AuditJson {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_and_outcomes_are_the_same_after_their_way_as_json() {
+        let (build, evaluation) = (BuildId::new(7), EvaluationId::new(3));
+        let targets = [
+            Target::Build(build),
+            Target::Evaluation(evaluation),
+            Target::Jobs(evaluation, vec![BuildStatus::Failed, BuildStatus::Canceled]),
+            Target::Specification("hello".to_owned()),
+        ];
+        for change in Change::ALL {
+            let sent =
+                serde_json::to_vec(&ChangesJson::new(change, &targets, "why")).expect("JSON");
+            let read: ChangesJson = serde_json::from_slice(&sent).expect("JSON");
+            assert_eq!(read.read(), Ok((change, targets.to_vec())));
+            assert_eq!(read.reason, "why");
+        }
+        let all = Counts { changed: 1, ending: 2, left: 3 };
+        let outcomes = vec![
+            (targets[0].clone(), Outcome::Done(2)),
+            (targets[0].clone(), Outcome::Ending(4)),
+            (targets[0].clone(), Outcome::Missing),
+            (targets[1].clone(), Outcome::Many(all)),
+            (targets[2].clone(), Outcome::Many(all)),
+            (targets[3].clone(), Outcome::Refused("because".to_owned())),
+        ];
+        let sent = OutcomesJson::new(Change::Cancel, outcomes.clone());
+        let sent = serde_json::to_vec(&sent).expect("JSON");
+        let read: OutcomesJson = serde_json::from_slice(&sent).expect("JSON");
+        assert_eq!((read.done, read.refused), (4, 2));
+        assert_eq!(read.into_outcomes(), outcomes);
+    }
 
     #[test]
     fn a_request_that_cannot_be_understood_is_refused_with_what_there_is() {

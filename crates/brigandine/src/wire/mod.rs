@@ -20,7 +20,7 @@ mod user;
 
 pub(crate) use build::{BuildJson, builds_json, whole_builds_json};
 pub(crate) use change::{
-    AuditJson, ChangedBuildJson, ChangesJson, EndingBuildJson, EvaluationChangeJson, OutcomeJson,
+    AuditJson, ChangedBuildJson, ChangesJson, DoneJson, EndingBuildJson, EvaluationChangeJson, OutcomeJson,
     OutcomesJson, ReasonJson, WantedLookJson,
 };
 pub(crate) use comparison::ComparisonJson;

@@ -8,5 +8,6 @@ mod history;
 mod pages;
 mod probes;
 mod reload;
+mod remote;
 pub(crate) mod serve;
 mod state;

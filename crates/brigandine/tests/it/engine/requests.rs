@@ -1,4 +1,4 @@
-//! Changes of evaluations and of several builds, by commands, and what a kill leaves of them.
+//! Changes of evaluations and of several builds, by commands here and over HTTP, and what a kill leaves of them.
 
 use super::changes::{TOKEN, post_body, put_token};
 use crate::command::serve::address;
@@ -20,7 +20,7 @@ fn endless(gate: &Gate) -> String {
 }
 
 #[test]
-fn builds_are_changed_by_their_status_and_commented_on() {
+fn builds_are_changed_by_their_status_and_commented_on_here_and_over_http() {
     let place = Place::new();
     let repository = place.repository("sample");
     repository.jobs(&[
@@ -45,24 +45,34 @@ fn builds_are_changed_by_their_status_and_commented_on() {
     );
     place.check_consistency();
     let server = Process::start(place.command(&[]));
-    address(&server);
+    let url = format!("http://{}", address(&server));
     until(|| place.jobs(1), |jobs| jobs == &failed);
-    let here = |arguments: &[&str]| run(place.tool(arguments));
-    let said = here(&["restart", "--eval", "1", "--status", "failed", "--reason", "from here"]);
+    let token = place.state().join("token");
+    let token = token.to_str().expect("a path");
+    let remote = |arguments: &[&str]| {
+        let more = ["--server", url.as_str(), "--token-file", token];
+        run(place.tool(&[arguments, &more].concat()))
+    };
+    let said = remote(&["restart", "--eval", "1", "--status", "failed", "--reason", "from afar"]);
     assert_eq!(
         said.stdout, "what is failed in evaluation 1: 3 builds scheduled\n",
         "{}",
         said.stderr
     );
     until(|| place.jobs(1), |jobs| jobs == &failed);
-    let said = here(&["comment", "1", "--evaluation", "1", "--message", "a <known>\nfault"]);
+    let said = remote(&["comment", "1", "--evaluation", "1", "--message", "a <known>\nfault"]);
     assert_eq!(said.stdout, "build 1: noted\nevaluation 1: noted\n", "{}", said.stderr);
-    let said = here(&["keep", "1", "--json"]);
+    let said = remote(&["keep", "1", "--json"]);
     let kept: serde_json::Value = serde_json::from_str(&said.stdout).expect("JSON");
     assert_eq!(kept["results"][0]["evaluation"], 1, "{kept}");
-    let said = here(&["keep", "1", "99"]);
+    let said = remote(&["keep", "1", "99"]);
     assert_eq!(said.status.code(), Some(1));
     assert!(said.stderr.contains("evaluation 1 is kept already\nthere is no evaluation 99"));
+    let mut wrong = place.tool(&["bump", "1", "--server", &url]);
+    wrong.env("BRIGANDINE_TOKEN", "0123456789abcdeX");
+    let wrong = run(wrong);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(wrong.stderr.contains("answers 401"), "{}", wrong.stderr);
     let audit = run(place.tool(&["audit", "--json"]));
     let rows: Vec<serde_json::Value> = serde_json::from_str(&audit.stdout).expect("JSON");
     let changes: Vec<_> = rows.iter().filter_map(|row| row["change"].as_str()).collect();
