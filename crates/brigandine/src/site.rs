@@ -91,11 +91,12 @@ async fn evaluation(
 /// Answers with a page if the request accepts HTML by name, as browsers do, and with JSON otherwise.
 async fn build(
     State(context): State<Context>,
+    Extension(visitor): Extension<Visitor>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Response {
     if http::accepts_html(&headers) {
-        return web::build(&context, &id, &headers).await;
+        return web::build(&context, &visitor, &id, &headers).await;
     }
     let mut response = api::build(&context, id).await.into_response();
     http::vary(response.headers_mut(), &["accept"]);

@@ -159,7 +159,9 @@ impl Remote {
         let mut text =
             format!("{}: {}", one_line(&self.address, 200), one_line(&error.to_string(), 500));
         if may_be_done {
-            text.push_str("; the change may have been made, which the page of what it is about shows");
+            text.push_str(
+                "; the change may have been made, which the page of what it is about shows",
+            );
         }
         Failure::failed(text)
     }

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::JoinHandle;
 
 use super::{router, routes};
-use crate::auth::{Auth, Token};
+use crate::auth::{Auth, Token, digest, new_token};
 use crate::config::Web;
 use crate::context::{Context, Parts};
 use crate::health::Health;
@@ -19,10 +19,10 @@ use crate::http::{Base, closed, serve};
 use crate::log::Logs;
 use crate::measure::Meters;
 use crate::model::{
-    Action, Actions, Asked, BuildId, Change, Configuration, Event, Live, Outcome, Setting, Target,
-    Tasks, Unused, UnusedPart,
+    Action, Actions, Asked, BuildId, Change, Configuration, Event, Grant, Live, Outcome, Setting,
+    Target, Tasks, Unused, UnusedPart,
 };
-use crate::store::{self, Database};
+use crate::store::{self, Database, NewSession, Password};
 
 /// The time limit of every wait in a test.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -270,6 +270,21 @@ impl Served {
             "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
         );
         parse(&self.raw(&request).await)
+    }
+
+    /// The secret in the cookie of a session of a new user, which began at this time.
+    pub(crate) async fn session(&self, name: &'static str, grant: Grant, at: i64) -> String {
+        let secret = new_token().expect("random bytes").split_off("brg_".len());
+        let digest = digest(&secret);
+        let put = self.database.write(move |tx| {
+            store::add_user(tx, name, "digest", &grant, 1)?;
+            let user = store::user(tx, name)?.map_or(0, |user| user.id);
+            let password = Password { user, digest: "digest".to_owned() };
+            let session = NewSession { password, digest, client: String::new() };
+            store::begin_session(tx, &session, at)
+        });
+        assert!(put.await.expect("stored"));
+        secret
     }
 
     /// Requests `path` as a program does.

@@ -1,17 +1,20 @@
 //! `/build/ID`: a build, with its attempts, neighbours, products and build log.
 
 use askama::Template;
+use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::audit::{self, AuditRow};
+use super::changing::Buttons;
 use super::layout::{Layout, or_refusal, render};
 use super::past::Past;
 use super::rows::{BuildRow, SQUARE, Square};
 use super::tail::{self, Tail};
 use super::view::{self, Badge, Moment};
 use super::why::{self, Reason};
+use crate::auth::Visitor;
 use crate::context::Context;
 use crate::http::{HttpError, Path, Result};
 use crate::model::{
@@ -45,6 +48,7 @@ struct Page {
     past: Past,
     why: Vec<Reason>,
     audit: Vec<AuditRow>,
+    buttons: Option<Buttons>,
     log_size: String,
     log: LogView,
 }
@@ -116,23 +120,34 @@ impl Recipe {
 }
 
 /// The page of a build.
-pub(crate) async fn show(context: &Context, id: &str, headers: &HeaderMap) -> Response {
-    or_refusal(context, make(context, id, headers).await).await
+pub(crate) async fn show(
+    context: &Context,
+    visitor: &Visitor,
+    id: &str,
+    headers: &HeaderMap,
+) -> Response {
+    or_refusal(context, make(context, visitor, id, headers).await).await
 }
 
 pub(super) async fn page(
     State(context): State<Context>,
+    Extension(visitor): Extension<Visitor>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    show(&context, &id, &headers).await
+    show(&context, &visitor, &id, &headers).await
 }
 
 /// A request header: a page that follows a build log and requests itself again names the log's attempt here. The server
 /// then does not send that log again.
 const FOLLOWED: &str = "x-brigandine-follows";
 
-async fn make(context: &Context, id: &str, headers: &HeaderMap) -> Result<Response> {
+async fn make(
+    context: &Context,
+    visitor: &Visitor,
+    id: &str,
+    headers: &HeaderMap,
+) -> Result<Response> {
     let (wanted, now) = (id.to_owned(), model::now());
     let systems = context.systems().to_vec();
     let found = context
@@ -181,7 +196,9 @@ async fn make(context: &Context, id: &str, headers: &HeaderMap) -> Result<Respon
         live: format!("/live?builds={}", watched.join(",")),
         notice: context.health().notice(),
     };
-    render(&page_of(layout, details, &history, &kept, (past, why, audit, log), now))
+    let buttons = Buttons::of_build(visitor, &details);
+    let page = page_of(layout, details, &history, &kept, (past, why, audit, log), now);
+    render(&Page { buttons, ..page })
 }
 
 fn page_of(
@@ -242,6 +259,7 @@ fn page_of(
         past,
         why,
         audit,
+        buttons: None,
         log,
         build,
     }

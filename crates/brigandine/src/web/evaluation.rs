@@ -7,6 +7,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::audit::{self, AuditRow};
+use super::changing::Buttons;
 use super::comparison::{self, ComparedRow, ComparisonPart, Links};
 use super::layout::{Layout, or_refusal, refusal_for, render};
 use super::revisions::{self, Revision};
@@ -54,6 +55,7 @@ struct Page {
     comparable: bool,
     comparison: ComparisonPart,
     audit: Vec<AuditRow>,
+    buttons: Option<Buttons>,
     counts: Vec<Chip>,
     all: Chip,
     status: String,
@@ -124,7 +126,8 @@ async fn make(context: &Context, visitor: &Visitor, id: &str, query: &Query) -> 
         .map_err(HttpError::BadRequest)?;
     let links = Links { id: number, compare: text("compare"), text: filter.text.clone() };
     let everything = context.auth().may_read(visitor);
-    let asked = Asked { number, filter, status, tab, links, everything, now, notice };
+    let visitor = visitor.clone();
+    let asked = Asked { number, filter, status, tab, links, everything, now, notice, visitor };
     // A page of jobs needs few rows. A search for a text or a status, or a comparison, may read many.
     let mut found = Found::Long;
     if !asked.needs_long() {
@@ -160,6 +163,7 @@ struct Asked {
     now: Timestamp,
     /// What the server waits for, as text; empty: it waits for nothing.
     notice: String,
+    visitor: Visitor,
 }
 
 /// The result of a read.
@@ -220,6 +224,7 @@ impl Asked {
         let inputs = revisions::inputs(s, evaluation.specification_id)?;
         let revisions = revisions::revisions(checkouts, &before, &inputs);
         let of_this = AuditFilter { evaluation: Some(number), ..AuditFilter::default() };
+        let buttons = self.buttons(s, &evaluation)?;
         Ok(Found::Page(Box::new(Page {
             layout: self.layout(s, &evaluation)?,
             id: number,
@@ -234,6 +239,7 @@ impl Asked {
                 && (previous.is_some() || next.is_some()),
             comparison,
             audit: audit::changes(s, &of_this, now)?,
+            buttons,
             counts: self.chips(&evaluation),
             all: self.chip("", "all", evaluation.counters.total(), ""),
             status: self.status.clone(),
@@ -266,6 +272,15 @@ impl Asked {
             },
             notice: self.notice.clone(),
         })
+    }
+
+    /// The form with which the visitor changes the evaluation.
+    fn buttons(&self, s: &Snapshot, evaluation: &Evaluation) -> rusqlite::Result<Option<Buttons>> {
+        if self.visitor.principal().is_none() {
+            return Ok(None);
+        }
+        let project = store::project_of(s, &evaluation.specification)?.unwrap_or_default();
+        Ok(Buttons::of_evaluation(&self.visitor, project, evaluation))
     }
 
     /// The evaluation with which this one is compared; `None`: there is none that the sender may read, or this one has no

@@ -1,13 +1,16 @@
 //! `/jobset/NAME`: a specification's evaluations, newest first, paged by their numbers.
 
 use askama::Template;
+use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 
 use super::audit::{self, AuditRow};
+use super::changing::Buttons;
 use super::layout::{Layout, or_refusal, render};
 use super::rows::{EvaluationRow, SpecificationRow};
 use super::view;
+use crate::auth::Visitor;
 use crate::context::Context;
 use crate::http::{HttpError, Path, Query, Result};
 use crate::model::{self, AuditFilter, EvaluationId, Evaluator};
@@ -27,6 +30,7 @@ struct Page {
     interval: String,
     evaluations: Vec<EvaluationRow>,
     audit: Vec<AuditRow>,
+    buttons: Option<Buttons>,
     /// Where the neighbouring pages begin: one has the evaluations with numbers above `newer`, the other those with
     /// numbers below `older`. `None`: there is no such page.
     newer: Option<EvaluationId>,
@@ -35,13 +39,14 @@ struct Page {
 
 pub(super) async fn page(
     State(context): State<Context>,
+    Extension(visitor): Extension<Visitor>,
     Path(name): Path<String>,
     query: Query,
 ) -> Response {
-    or_refusal(&context, make(&context, &name, &query).await).await
+    or_refusal(&context, make(&context, visitor, &name, &query).await).await
 }
 
-async fn make(context: &Context, name: &str, query: &Query) -> Result<Response> {
+async fn make(context: &Context, visitor: Visitor, name: &str, query: &Query) -> Result<Response> {
     let now = model::now();
     let (notice, unused) = (context.health().notice(), context.unused());
     let (before, after) = (query.parsed("before")?, query.parsed("after")?);
@@ -95,6 +100,7 @@ async fn make(context: &Context, name: &str, query: &Query) -> Result<Response> 
                     .map(|evaluation| EvaluationRow::new(s, evaluation, now))
                     .collect::<rusqlite::Result<_>>()?,
                 audit: audit::changes(s, &of_this, now)?,
+                buttons: Buttons::of_specification(&visitor, &specification),
                 newer: first.filter(|_| newer),
                 older: last.filter(|_| older),
             }))

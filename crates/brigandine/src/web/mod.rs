@@ -4,6 +4,7 @@
 mod ansi;
 mod audit;
 mod build;
+mod changing;
 mod comparison;
 mod configuration;
 mod description;

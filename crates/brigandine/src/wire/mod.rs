@@ -20,8 +20,8 @@ mod user;
 
 pub(crate) use build::{BuildJson, builds_json, whole_builds_json};
 pub(crate) use change::{
-    AuditJson, ChangedBuildJson, ChangesJson, DoneJson, EndingBuildJson, EvaluationChangeJson, OutcomeJson,
-    OutcomesJson, ReasonJson, WantedLookJson,
+    AuditJson, ChangedBuildJson, ChangesJson, DoneJson, EndingBuildJson, EvaluationChangeJson,
+    OutcomeJson, OutcomesJson, ReasonJson, WantedLookJson,
 };
 pub(crate) use comparison::ComparisonJson;
 pub(crate) use error::{ErrorJson, LIMIT_EXCEEDED, PARAMETER_MISSING, ParameterErrorJson};

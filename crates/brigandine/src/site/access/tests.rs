@@ -7,7 +7,7 @@ use crate::auth::{digest, new_token};
 use crate::config::Web;
 use crate::model::{self, Grant, Scope};
 use crate::site::harness::{Served, TOKEN, served, served_with};
-use crate::store::{NewSession, NewToken, Password};
+use crate::store::NewToken;
 
 /// A route as an address that names nothing.
 fn address(route: &str) -> String {
@@ -86,17 +86,7 @@ async fn token(served: &Served, name: &str, scope: &str, role: Role, expires_at:
 
 /// The secret in the cookie of a new session of a new user.
 async fn session(served: &Served, name: &'static str, role: Role, at: i64) -> String {
-    let secret = new_token().expect("random bytes").split_off("brg_".len());
-    let digest = digest(&secret);
-    let put = served.database.write(move |tx| {
-        let grant = Grant { scope: Scope::EVERYWHERE, role };
-        store::add_user(tx, name, "digest", &grant, 1)?;
-        let user = store::user(tx, name)?.map_or(0, |user| user.id);
-        let password = Password { user, digest: "digest".to_owned() };
-        store::begin_session(tx, &NewSession { password, digest, client: String::new() }, at)
-    });
-    assert!(put.await.expect("stored"));
-    secret
+    served.session(name, Grant { scope: Scope::EVERYWHERE, role }, at).await
 }
 
 /// Credentials of every kind: valid ones of every role, and others.

@@ -4,9 +4,11 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
 use super::serve::address;
 use crate::support::browser::Browser;
-use crate::support::{Ended, PATIENCE, PROGRAM, Place, Process, run};
+use crate::support::{Ended, PATIENCE, PROGRAM, Place, Process, run, until};
 
 /// Sends a request with these header lines. Status and text of the answer.
 fn ask(address: &str, method: &str, path: &str, lines: &str) -> (u16, String) {
@@ -253,6 +255,59 @@ fn a_browser_logs_in_and_out_of_a_private_server_with_scripts_and_without() {
         at("/login");
     }
     drop(browser);
+    server.signal("TERM");
+    assert!(server.end().success());
+}
+
+#[test]
+fn a_browser_comments_cancels_and_restarts_with_scripts_and_without() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    repository.jobs(&[("one", "command = \"sleep 1000\"")]);
+    place.specify(&[("first", &repository, "")]);
+    let server = Process::start(place.command(&[]));
+    let site = format!("http://{}", address(&server));
+    let ended = user(&place, &["add", "bob", "--role", "builder"], "the password of bob\n");
+    assert!(ended.status.success(), "{}", ended.stderr);
+    let status = |wanted: &'static str| until(|| place.jobs(1), |jobs| jobs == &[wanted]);
+    status("one|-1");
+    let browser = Browser::start(&place.path("profile"));
+    for scripts in [true, false] {
+        browser.allow_scripts(scripts);
+        browser.open(&format!("{site}/build/1"));
+        assert_eq!(browser.run("return document.querySelector('.change')"), Value::Null);
+        browser.open(&format!("{site}/login?next=/build/1"));
+        browser.run(
+            "document.getElementById('name').value = 'bob';
+             document.getElementById('password').value = 'the password of bob';
+             document.querySelector('.account button').click();",
+        );
+        let press = |change: &str, why: &str| {
+            let button = format!("document.querySelector('.change button[value={change}]')");
+            browser.wait(&format!("return {button} !== null"));
+            browser.run(&format!(
+                "document.getElementById('reason').value = '{why}'; {button}.click();"
+            ));
+            // The new page shows the change, and an empty field.
+            browser.wait(&format!(
+                "const part = document.querySelector('[data-part=audit]');
+                 return part !== null && part.textContent.includes('{why}')"
+            ));
+        };
+        press("comment", &format!("noted {scripts}"));
+        press("cancel", &format!("stopped {scripts}"));
+        status("one|4");
+        browser.open(&format!("{site}/build/1"));
+        press("restart", &format!("again {scripts}"));
+        status("one|-1");
+        browser.open(&format!("{site}/login"));
+        browser.run("document.querySelector('.account button').click();");
+        browser.wait("return document.getElementById('name') !== null");
+    }
+    drop(browser);
+    let changes = place.rows("SELECT change FROM audit WHERE actor = 'bob' ORDER BY id");
+    assert_eq!(changes, ["comment", "cancel", "restart", "comment", "cancel", "restart"]);
+    assert!(run(place.tool(&["cancel", "1"])).status.success());
     server.signal("TERM");
     assert!(server.end().success());
 }

@@ -34,7 +34,9 @@ fn answering(answer: &str) -> (String, JoinHandle<String>) {
 /// An answer with a body.
 fn answer(status: &str, lines: &str, body: &str) -> String {
     let length = body.len();
-    format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{lines}\r\n{body}")
+    format!(
+        "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{lines}\r\n{body}"
+    )
 }
 
 /// Runs a command with the token in the environment.
