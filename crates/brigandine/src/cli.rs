@@ -263,6 +263,9 @@ pub(crate) enum Spec {
         state: State,
         /// Its name
         name: String,
+        /// Delete its evaluations and builds too
+        #[arg(long)]
+        delete_history: bool,
     },
 }
 

@@ -12,7 +12,8 @@ use crate::http::{HttpError, HttpMeters, Result, closed, stream};
 use crate::log::{LogReader, Logs};
 use crate::measure::Meters;
 use crate::model::{
-    Actions, Asked, Build, Change, Configuration, Event, Outcome, Target, Tasks, Unused, now,
+    Actions, Asked, Build, Change, Configuration, Event, Outcome, Specified, Specify, Target,
+    Tasks, Unused, now,
 };
 use crate::store::{Database, Snapshot};
 
@@ -156,6 +157,20 @@ impl Context {
     ) -> Result<Vec<(Target, Outcome)>> {
         let asked = Asked::new(by.actor.clone(), now(), reason);
         self.0.actions.change(change, targets, asked).await.map_err(HttpError::database)
+    }
+
+    /// Changes specifications, for somebody who may ask for it. Unless `even_of_files` is set, those that stand in a
+    /// specification file are not changed.
+    pub(crate) async fn specify(
+        &self,
+        change: Specify,
+        even_of_files: bool,
+        by: &Principal,
+        reason: &str,
+    ) -> Result<Specified> {
+        let asked = Asked::new(by.actor.clone(), now(), reason);
+        let specified = self.0.actions.specify(change, even_of_files, asked);
+        specified.await.map_err(HttpError::database)
     }
 
     /// Checks the credentials of requests.

@@ -6,11 +6,11 @@ use axum::response::Response;
 
 use super::parameters::{BUILD_ID, EVALUATION, JOB, JOBSET, NR, PROJECT, SYSTEM};
 use crate::context::Context;
-use crate::http::{HttpError, Query, Result, json};
+use crate::http::{HttpError, Path, Query, Result, json};
 use crate::model::{BuildFilter, BuildStatus};
 use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
 use crate::store::{self, Snapshot};
-use crate::wire::{BuildJson, builds_json, whole_builds_json};
+use crate::wire::{BuildJson, NamedOutputJson, builds_json, whole_builds_json};
 
 /// The most builds that are read on the thread of the request.
 const FEW: u32 = 20;
@@ -54,7 +54,15 @@ pub(super) fn routes() -> Described<Context> {
         let list = Operation::new(Dialect::Both, summary).takes(&[NR]).takes(&FILTERS);
         list.json::<Vec<BuildJson>>(200, "The builds.").refuses_numbers()
     };
+    let name =
+        Parameter::new("name", Kind::Text, "bbbb-test", "The last part of the output's path.");
+    let output_operation =
+        Operation::new(Dialect::Cuirass, "An output in the state directory, with its newest build")
+            .takes(&[name])
+            .json::<NamedOutputJson>(200, "The output.")
+            .refuses(404, "There is no such output.");
     Described::new()
+        .get("/output/{name}", output, output_operation)
         .get("/api/latestbuilds", latest, list("Finished builds, the latest stop first"))
         .get("/api/queue", queue, list("Pending builds: running first, then by submission"))
 }
@@ -83,6 +91,20 @@ pub(crate) async fn build(context: &Context, id: String) -> Result<Response> {
         .await?;
     let build = found.first().ok_or_else(|| HttpError::no_build(&id))?;
     Ok(json(StatusCode::OK, build))
+}
+
+/// An output with its newest build, by the last part of its path. Outputs of imported builds are no files of this server.
+///
+/// # Errors
+/// 404: no build has such an output.
+async fn output(State(context): State<Context>, Path(name): Path<String>) -> Result<Response> {
+    let path = format!("outputs/{name}");
+    let read = move |s: &Snapshot| {
+        let builds = builds_json(s, store::builds_of_output(s, &path, 1)?)?;
+        Ok(builds.into_iter().find_map(|build| NamedOutputJson::new(build, &path)))
+    };
+    let found = context.read_few(read).await?.ok_or_else(|| HttpError::no_output(&name))?;
+    Ok(json(StatusCode::OK, &found))
 }
 
 /// Which builds of the finished ones, or of the pending ones, a request wants. `None`: it wants the others.

@@ -1,5 +1,8 @@
 //! `/build/ID/log/raw`: the unchanged build log, during the build and afterwards.
 
+use std::num::TryFromIntError;
+use std::str::FromStr;
+
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -28,6 +31,18 @@ pub(super) fn routes() -> Described<Context> {
     Described::new().get("/build/{id}/log/raw", raw, operation)
 }
 
+/// A place in a log: a whole number that is not negative and fits 63 bits, as the sizes in the database do.
+struct Offset(u64);
+
+impl FromStr for Offset {
+    type Err = TryFromIntError;
+
+    fn from_str(text: &str) -> std::result::Result<Self, TryFromIntError> {
+        // What is no number at all is as wrong as a negative one.
+        u64::try_from(text.parse::<i64>().unwrap_or(-1)).map(Self)
+    }
+}
+
 /// The build log from byte `offset` on, of the last attempt or of an earlier one. While the attempt runs, the answer
 /// continues until the attempt ends. If the last attempt has ended, requests may ask for ranges of its log.
 ///
@@ -39,7 +54,7 @@ async fn raw(
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let offset: u64 = query.parsed("offset")?.unwrap_or(0);
+    let offset = query.parsed::<Offset>("offset")?.map_or(0, |offset| offset.0);
     let attempt: Option<i64> = query.parsed("attempt")?;
     let wanted = id.clone();
     let build = context.read(move |s| store::build_named(s, &wanted)).await?;

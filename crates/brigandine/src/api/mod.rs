@@ -5,6 +5,7 @@ mod builds;
 mod changes;
 mod comparison;
 mod counts;
+mod definitions;
 mod document;
 mod downloads;
 mod evaluations;
@@ -36,6 +37,7 @@ pub(crate) fn routes() -> Described<Context> {
         .merge(changes::routes())
         .merge(audit::routes())
         .merge(comparison::routes())
+        .merge(definitions::routes())
         .merge(document::routes())
 }
 

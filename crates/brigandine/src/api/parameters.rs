@@ -43,3 +43,6 @@ pub(super) const QUERY: Parameter = Parameter::new("query", Kind::Text, "compile
 /// What follows in the path stays in the redirect.
 pub(super) const REST: Parameter =
     Parameter::new("rest", Kind::Text, "download/1", "What follows; it stays in the redirect.");
+
+/// `true` or `false`.
+pub(super) const BOOLEAN: Kind = Kind::OneOf(&["true", "false"]);

@@ -22,10 +22,7 @@ pub(super) async fn check_with(name: &str, headers: &str, requests: &[&str]) {
     for request in requests {
         let (method, rest) = request.split_once(' ').unwrap_or(("GET", request));
         let (path, body) = rest.split_once(' ').unwrap_or((rest, ""));
-        let answer = match body {
-            "" => served.ask(method, path, headers).await,
-            body => served.post(path, headers, body).await,
-        };
+        let answer = served.send(method, path, headers, body).await;
         let kind = answer.header("content-type").unwrap_or("-");
         let length = answer.header("content-length").unwrap_or("-");
         if method != "HEAD" && length != "-" {
@@ -108,6 +105,10 @@ async fn a_build_is_written_as_cuirass_does() {
         "/build/aaaa-compile.drv",
         "/build/gggg-lint-2.drv",
         "HEAD /build/1",
+        "/output/bbbb-test",
+        "/output/bbbb-test-doc",
+        "/output/unknown",
+        "/output/..",
     ];
     check("build", &requests).await;
 }
@@ -498,7 +499,10 @@ async fn a_build_log_is_followed_while_it_is_written_and_read_again_when_finishe
     assert!(seen.ends_with("0\r\n\r\n"), "the stream has its end: {seen}");
     let again = served.get("/build/7/log/raw?offset=6").await;
     assert_eq!((again.status, &*again.body), (200, "second\n"));
-    assert_eq!(served.get("/build/7/log/raw?offset=x").await.status, 400);
+    for offset in ["x", "-1", "9223372036854775808"] {
+        let path = format!("/build/7/log/raw?offset={offset}");
+        assert_eq!(served.get(&path).await.status, 400, "{path}");
+    }
     served.close().await;
 }
 

@@ -1,7 +1,10 @@
 //! Requests to the running server: changes of builds and specifications, and looks at inputs.
 
 use super::{App, Shared};
-use crate::model::{self, Action, Actions, Asked, Change, EvaluationId, Event, Outcome, Target};
+use crate::model::{
+    self, Action, Actions, Asked, Change, EvaluationId, Event, History, Outcome, Specified,
+    Specify, Target,
+};
 use crate::store::{self, DatabaseError};
 use std::sync::PoisonError;
 
@@ -32,17 +35,19 @@ impl App {
         let done = store::carry_out(&self.shared.web, change, targets, asked, &after).await;
         self.shared.builder.wake();
         if matches!(change, Change::Evaluate | Change::Restart | Change::Enable | Change::Disable) {
-            // The change is stored, so the next synchronisation does what fails here.
-            if let Err(error) = self.sync().await {
-                tracing::warn!(
-                    error = model::with_causes(&error),
-                    "monitors do not know of a change yet"
-                );
-            }
+            self.sync_later().await;
         }
         // Open pages show the new rows of the audit, and an evaluation that was canceled ends.
         self.publish(Event::Notice);
         done
+    }
+
+    /// Tells the monitors of a change that is stored. What fails here, the next synchronisation does.
+    async fn sync_later(&self) {
+        if let Err(error) = self.sync().await {
+            let error = model::with_causes(&error);
+            tracing::warn!(error, "monitors do not know of a change yet");
+        }
     }
 
     /// Cancels what a killed server has left of evaluations that were withdrawn.
@@ -71,7 +76,32 @@ impl App {
         // Builds may have been scheduled.
         shared.builder.wake();
         self.publish(Event::Notice);
-        self.sync().await
+        Ok(self.sync().await?)
+    }
+
+    /// Changes specifications. Unless `even_of_files` is set, those that stand in a specification file are not changed.
+    pub(crate) async fn specify(
+        &self,
+        change: Specify,
+        even_of_files: bool,
+        asked: Asked,
+    ) -> Result<Specified, DatabaseError> {
+        if !even_of_files && let Some((name, file)) = self.standing_in_file(change.names()).await {
+            return Ok(Specified::OfFile(name, file.display().to_string()));
+        }
+        let history = matches!(change, Specify::Remove { history: History::Deleted, .. });
+        let actor = asked.actor.clone();
+        let write = move |tx: &store::Transaction| store::specify(tx, &change, &asked);
+        let specified = self.shared.web.write(write).await?;
+        if matches!(specified, Specified::Done(_) | Specified::Removed(_)) {
+            tracing::info!(%actor, ?specified, "a request has changed specifications");
+            self.sync_later().await;
+            self.publish(Event::Notice);
+        }
+        if history {
+            self.shared.prune.notify_one();
+        }
+        Ok(specified)
     }
 }
 
@@ -94,5 +124,9 @@ impl Actions for App {
         asked: Asked,
     ) -> Action<'_, Vec<(Target, Outcome)>> {
         Box::pin(Self::change(self, change, targets, asked))
+    }
+
+    fn specify(&self, change: Specify, even_of_files: bool, asked: Asked) -> Action<'_, Specified> {
+        Box::pin(Self::specify(self, change, even_of_files, asked))
     }
 }

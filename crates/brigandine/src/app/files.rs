@@ -119,6 +119,20 @@ fn read(path: &Path) -> Result<Vec<Specification>, String> {
 }
 
 impl App {
+    /// The first of these names that stands in a specification file now, and the file. A file that cannot be read
+    /// states nothing: the server would not start with it.
+    pub(super) async fn standing_in_file(&self, names: Vec<String>) -> Option<(String, PathBuf)> {
+        let paths = self.config().specifications.clone();
+        let find = move || {
+            paths.into_iter().find_map(|path| {
+                let stated = read(&path).unwrap_or_default();
+                let name = names.iter().find(|name| stated.iter().any(|one| one.name == **name))?;
+                Some((name.clone(), path))
+            })
+        };
+        tokio::task::spawn_blocking(find).await.unwrap_or_default()
+    }
+
     /// Compares the files with the stored specifications every second, until the server ends.
     pub(super) async fn watch_files(&self) -> Result<(), String> {
         let shared: &Shared = &self.shared;

@@ -38,11 +38,13 @@ use crate::config::Config;
 use crate::health::{self, Health};
 use crate::log::Logs;
 use crate::measure::Meters;
-use crate::model::{self, BuildId, Event, Live, Specification, SpecificationId, Tasks, Unused};
+use crate::model::{
+    self, BuildId, Event, Live, Loaded, Specification, SpecificationId, Tasks, Unused,
+};
 use crate::monitor;
 use crate::os::state_dir::StateDir;
 use crate::retention::Retention;
-use crate::store::{self, Database, Loaded};
+use crate::store::{self, Database};
 use settings::{Reloads, Settings};
 use std::collections::HashMap;
 use std::fs::File;

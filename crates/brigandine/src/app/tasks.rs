@@ -10,7 +10,7 @@ use crate::health;
 use crate::model::{self, Event};
 use crate::monitor;
 use crate::os::state_dir::StateDir;
-use crate::store;
+use crate::store::{self, DatabaseError};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -59,7 +59,7 @@ impl App {
         self.spawn("the look at specification files", async move { app.watch_files().await });
         self.finish_requests().await?;
         self.shared.monitored.store(true, Ordering::SeqCst);
-        self.sync().await
+        Ok(self.sync().await?)
     }
 
     /// Writes the file that tells commands about this server.
@@ -190,7 +190,7 @@ impl App {
     }
 
     /// Starts and ends monitors so that they match the stored specifications, and passes requests for looks to them.
-    pub(crate) async fn sync(&self) -> Result<(), AppError> {
+    pub(crate) async fn sync(&self) -> Result<(), DatabaseError> {
         if !self.shared.monitored.load(Ordering::SeqCst) {
             return Ok(());
         }

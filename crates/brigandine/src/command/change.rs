@@ -271,6 +271,8 @@ fn done(change: Change, changed: usize) -> String {
         Change::Evaluate => "looked at now",
         Change::Enable => "enabled",
         Change::Disable => "disabled",
+        Change::Define => "defined",
+        Change::Remove => "removed",
     };
     word.to_owned()
 }

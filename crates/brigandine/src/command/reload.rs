@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::settings::{configuration, specifications};
-use super::spec::word;
 use super::{Failure, poll, print_json, say};
 use crate::app::{self, App, RunningServer, Served};
 use crate::cli;
@@ -146,7 +145,7 @@ async fn take(
     if !specifications.is_empty() {
         let loaded = app.load(specifications, config.replace).await;
         let loaded = loaded.map_err(|error| model::with_causes(&error))?;
-        let became = loaded.into_iter().map(|(name, loaded)| (name, word(&loaded).to_owned()));
+        let became = loaded.into_iter().map(|(name, loaded)| (name, loaded.as_str().to_owned()));
         done.specifications = became.collect();
     }
     let config = app.take(config);

@@ -20,16 +20,14 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use super::Failure;
 use super::reload;
 use super::settings::{configuration, specifications};
-use super::spec::word;
 use crate::app::{App, AppError, Ground};
 use crate::auth::{Provider, Token};
 use crate::cli;
 use crate::config::{self, Config, LogFormat};
 use crate::http;
-use crate::model::{self, Live, Specification};
+use crate::model::{self, Live, Loaded, Specification};
 use crate::os::state_dir::StateDir;
 use crate::site::{self, Web};
-use crate::store::Loaded;
 
 /// Serves until a signal comes. With `--one-shot`, handles every specification once.
 ///
@@ -160,7 +158,7 @@ fn report(files: &[PathBuf], loaded: &[(String, Loaded)]) {
                  (or `replace = true`), or run `brigandine spec add --replace` with it"
             );
         } else {
-            tracing::info!(specification = %name, "specification is {}", word(loaded));
+            tracing::info!(specification = %name, "specification is {}", loaded.as_str());
         }
     }
 }

@@ -12,11 +12,11 @@ use crate::app;
 use crate::cli;
 use crate::config::{self, specification::Placed};
 use crate::model::{
-    self, Change, Evaluation, EvaluationStatus, Evaluator, Input, MAIN_PROJECT, Reference,
-    SpecificationState, Unused,
+    self, Asked, Change, Evaluation, EvaluationStatus, Evaluator, History, Input, Loaded,
+    MAIN_PROJECT, Reference, SpecificationState, Specify, Unused,
 };
 use crate::os::state_dir::StateDir;
-use crate::store::{self, Loaded};
+use crate::store;
 
 /// Runs one of the subcommands.
 ///
@@ -35,7 +35,9 @@ pub(crate) async fn run(command: cli::Spec) -> Result<(), Failure> {
         cli::Spec::Disable { state, names, asked } => {
             change::specifications(&state.state, Change::Disable, &names, &asked).await
         }
-        cli::Spec::Remove { state, name } => remove(&state.state, name).await,
+        cli::Spec::Remove { state, name, delete_history } => {
+            remove(&state.state, name, delete_history).await
+        }
     }
 }
 
@@ -60,13 +62,13 @@ async fn add(state: &Path, file: &Path, replace: bool, as_json: bool) -> Result<
     if as_json {
         let describe = |(name, loaded): &(String, Loaded)| {
             let differs: &[String] = if let Loaded::Kept(keys) = loaded { keys } else { &[] };
-            json!({ "name": name, "outcome": word(loaded), "differs": differs })
+            json!({ "name": name, "outcome": loaded.as_str(), "differs": differs })
         };
         let list: Vec<_> = loaded.iter().map(describe).collect();
         print_json(&json!({ "specifications": list, "server": heard }));
     } else {
         for (name, loaded) in &loaded {
-            say(&format!("{name}: {}", word(loaded)));
+            say(&format!("{name}: {}", loaded.as_str()));
         }
         if !heard {
             say(&format!(
@@ -87,16 +89,6 @@ async fn add(state: &Path, file: &Path, replace: bool, as_json: bool) -> Result<
         "stored already and otherwise: {}; --replace replaces what is stored",
         kept.join(", ")
     )))
-}
-
-/// What happened to a specification of a file, as a word.
-pub(super) fn word(loaded: &Loaded) -> &'static str {
-    match loaded {
-        Loaded::New => "new",
-        Loaded::Changed => "changed",
-        Loaded::Unchanged => "unchanged",
-        Loaded::Kept(_) => "kept",
-    }
 }
 
 /// A specification's state in one or two words.
@@ -245,18 +237,26 @@ async fn show(directory: &Path, name: String, as_json: bool) -> Result<(), Failu
     Ok(())
 }
 
-async fn remove(state: &Path, name: String) -> Result<(), Failure> {
+async fn remove(state: &Path, name: String, delete_history: bool) -> Result<(), Failure> {
     let database = existing(state).await?;
-    let (wanted, now) = (name.clone(), model::now());
+    let (history, done) = match delete_history {
+        false => (History::Kept, "removed; its evaluations and builds stay"),
+        true => (History::Deleted, "removed; its evaluations and builds are deleted"),
+    };
+    let remove = Specify::Remove { names: vec![name.clone()], history };
+    let (wanted, asked) = (name.clone(), Asked::new(change::actor(), model::now(), ""));
     let removed = database.write(move |tx| {
         let found = named(tx, &wanted)?;
         if found.is_ok() {
-            store::remove_specification(tx, &wanted, now)?;
+            store::specify(tx, &remove, &asked)?;
         }
         Ok(found)
     });
     removed.await??;
     app::wake(state);
-    say(&format!("{name}: removed; its evaluations and builds stay"));
+    say(&format!("{name}: {done}"));
+    if delete_history && app::tell(state, "prune now").is_err() {
+        say("no server runs: `brigandine prune` deletes them");
+    }
     Ok(())
 }

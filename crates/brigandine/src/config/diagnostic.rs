@@ -202,6 +202,11 @@ impl Diagnostics {
         }
     }
 
+    /// The problems that are kept.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.problems.iter()
+    }
+
     /// The first problem as one line, without its file: `line 3: unknown key`.
     pub(crate) fn first(&self) -> String {
         match self.problems.first() {

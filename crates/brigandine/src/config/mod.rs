@@ -8,6 +8,7 @@ mod circles;
 mod diagnostic;
 mod document;
 pub(crate) mod job_list;
+mod json;
 mod listing;
 mod maps;
 mod oidc;
@@ -29,11 +30,12 @@ use std::path::Path;
 
 pub(crate) use circles::circles;
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
+pub(crate) use json::{JsonProblem, specifications as json_specifications};
 pub(crate) use listing::{settings, without_restart};
 pub(crate) use server::{BUILD_USER, LogFormat, MAX_JOBS};
 pub use server::{Config, Sandbox};
 pub(crate) use shared::INTERVAL_RANGE;
-pub(crate) use value::parse_duration;
+pub(crate) use value::{check_project, parse_duration};
 #[cfg(test)]
 pub(crate) use web::OWN_PATHS;
 pub use web::Web;

@@ -36,7 +36,7 @@ use super::document::Document;
 use super::job_list;
 use super::reader::Table;
 use super::shared::{INTERVAL_RANGE, PRIORITY_RANGE, TIME_RANGE, keep, named, unique};
-use super::value::{self, check_name};
+use super::value;
 use super::words::{list, shown};
 use crate::model::{Evaluator, Input, MAIN_PROJECT, Reference, Specification, Supersede};
 
@@ -79,7 +79,7 @@ fn specification(mut table: Table<'_, '_>) -> Option<(Specification, Range<usize
     let name = table.required_text("name", "hello");
     let name = name.and_then(|name| table.accept(name, value::check_not_reserved));
     let name = named(&mut table, "a specification", name);
-    let project = table.checked("project", MAIN_PROJECT, |name| check_name("a project", name));
+    let project = table.checked("project", MAIN_PROJECT, value::check_project);
     let description = table.checked("description", "what it builds", value::check_description);
     let interval = table.duration("interval", INTERVAL_RANGE, "5m");
     let priority = table.integer("priority", PRIORITY_RANGE, 10).unwrap_or(0);

@@ -96,6 +96,11 @@ pub(super) fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
     }
 }
 
+/// Checks the name of a project.
+pub(crate) fn check_project(name: &str) -> Result<(), Refusal> {
+    check_name("a project", name)
+}
+
 /// Refuses the names that no specification may have.
 pub(super) fn check_not_reserved(name: &str) -> Result<(), Refusal> {
     if !RESERVED_NAMES.contains(&name) {

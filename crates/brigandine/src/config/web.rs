@@ -76,7 +76,7 @@ pub(super) fn table(top: &Table<'_, '_>, folder: &Path) -> Option<Web> {
 
 /// The first parts of the server's own addresses, with which no base may begin: `/api/queue` must not be `/queue` below
 /// `/api`.
-pub(crate) const OWN_PATHS: [&str; 21] = [
+pub(crate) const OWN_PATHS: [&str; 22] = [
     "api",
     "build",
     "configuration",
@@ -91,6 +91,7 @@ pub(crate) const OWN_PATHS: [&str; 21] = [
     "login",
     "logout",
     "metrics",
+    "output",
     "project",
     "queue",
     "readyz",

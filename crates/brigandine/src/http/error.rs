@@ -71,6 +71,11 @@ impl HttpError {
         Self::NotFound(format!("Build with ID {} doesn't exist.", cut(id)))
     }
 
+    /// There is no such output.
+    pub(crate) fn no_output(name: &str) -> Self {
+        Self::NotFound(format!("Output with ID {} doesn't exist.", cut(name)))
+    }
+
     /// There is no such evaluation.
     pub(crate) fn no_evaluation(id: &str) -> Self {
         Self::NotFound(format!("Evaluation with ID {} doesn't exist.", cut(id)))
@@ -222,6 +227,8 @@ pub(super) fn methods(uri: &Uri) -> &'static str {
         "only POST is answered here"
     } else if path == "/login" {
         "only GET, HEAD and POST are answered here"
+    } else if ["/project/", "/jobset/", "/api/push"].iter().any(|begin| path.starts_with(begin)) {
+        "the header `allow` says which methods are answered here"
     } else {
         "only GET and HEAD are answered here"
     }

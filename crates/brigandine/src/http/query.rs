@@ -114,8 +114,8 @@ pub(crate) mod asked {
     static NAMES: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
 
     pub(super) fn route(parts: &Parts) -> String {
-        let path = parts.extensions.get::<MatchedPath>();
-        path.map(|path| path.as_str().to_owned()).unwrap_or_default()
+        let path = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        format!("{} {path}", parts.method)
     }
 
     pub(super) fn note(route: &str, name: &str) {
@@ -123,7 +123,7 @@ pub(crate) mod asked {
         names.insert((route.to_owned(), name.to_owned()));
     }
 
-    /// The names that `route` has asked for.
+    /// The names that `route` has asked for: a method and the route, as in `GET /build/{id}`.
     pub(crate) fn by(route: &str) -> BTreeSet<String> {
         let names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
         let of = names.iter().filter(|(of, _)| of == route);

@@ -28,10 +28,14 @@ pub enum Change {
     Disable,
     /// An evaluation is canceled, because another one is of newer revisions. Only the server makes this change.
     Supersede,
+    /// A specification is added or replaced, which [`Specify`](super::Specify) asks for.
+    Define,
+    /// A specification is removed, which [`Specify`](super::Specify) asks for.
+    Remove,
 }
 
 impl Change {
-    /// All changes that may be asked for.
+    /// All changes of targets that may be asked for.
     pub const ALL: [Self; 9] = [
         Self::Cancel,
         Self::Restart,
@@ -57,13 +61,15 @@ impl Change {
             Self::Enable => "enable",
             Self::Disable => "disable",
             Self::Supersede => "supersede",
+            Self::Define => "define",
+            Self::Remove => "remove",
         }
     }
 
     /// The role that a request over HTTP needs, in the specification that it is about.
     pub const fn role(self) -> Role {
         match self {
-            Self::Enable | Self::Disable => Role::Admin,
+            Self::Enable | Self::Disable | Self::Define | Self::Remove => Role::Admin,
             _ => Role::Builder,
         }
     }

@@ -31,7 +31,7 @@ mod unused;
 mod version;
 
 pub use account::{AccessToken, Grant, Role, Scope, Session, User, check_account_name};
-pub use actions::{Action, Actions, Cancel, Restart};
+pub use actions::{Action, Actions, Cancel, History, Loaded, Replace, Restart, Specified, Specify};
 pub use actor::Actor;
 pub use audit::{AuditFilter, Audited};
 pub use blame::{Blame, Surroundings};

@@ -165,14 +165,17 @@ fn id(method: &str, path: &str) -> String {
 fn parameter(parameter: &Parameter, path: &str) -> Value {
     let in_path = path.contains(&format!("{{{}}}", parameter.name));
     let schema = match parameter.kind {
+        // An empty value counts as a missing one.
+        Kind::Text if parameter.required => json!({"type": "string", "minLength": 1}),
         Kind::Text => json!({"type": "string"}),
+        Kind::Words => json!({"type": "string", "pattern": "[^\\s\\u0085]"}),
         Kind::Number => json!({"type": "integer", "format": "int64"}),
         Kind::Range(from, to) => json!({"type": "integer", "minimum": from, "maximum": to}),
         Kind::OneOf(words) => json!({"type": "string", "enum": words}),
     };
     let example = match parameter.kind {
         Kind::Number | Kind::Range(..) => parameter.example.parse::<i64>().map(Value::from).ok(),
-        Kind::Text | Kind::OneOf(_) => Some(parameter.example.into()),
+        Kind::Text | Kind::Words | Kind::OneOf(_) => Some(parameter.example.into()),
     };
     json!({
         "name": parameter.name,

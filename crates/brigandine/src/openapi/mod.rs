@@ -9,7 +9,7 @@ mod operation;
 use axum::Router;
 use axum::handler::Handler;
 use axum::http::Method;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 
 pub(crate) use document::Document;
 use operation::Stated;
@@ -43,6 +43,24 @@ impl<S: Clone + Send + Sync + 'static> Described<S> {
         T: 'static,
     {
         self.on(Method::POST, path, post(handler), operation)
+    }
+
+    /// Adds a route for `PUT`.
+    pub(crate) fn put<H, T>(self, path: &str, handler: H, operation: Operation) -> Self
+    where
+        H: Handler<T, S>,
+        T: 'static,
+    {
+        self.on(Method::PUT, path, put(handler), operation)
+    }
+
+    /// Adds a route for `DELETE`.
+    pub(crate) fn delete<H, T>(self, path: &str, handler: H, operation: Operation) -> Self
+    where
+        H: Handler<T, S>,
+        T: 'static,
+    {
+        self.on(Method::DELETE, path, delete(handler), operation)
     }
 
     fn on(

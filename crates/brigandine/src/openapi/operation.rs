@@ -51,6 +51,8 @@ impl Dialect {
 pub(crate) enum Kind {
     /// Any text.
     Text,
+    /// A text that is not blank.
+    Words,
     /// A whole number of 64 bits.
     Number,
     /// A whole number in a range.

@@ -1,6 +1,7 @@
 //! Retention over random databases, and the size of its slices.
 
 use super::*;
+use crate::model::{Actor, Asked, History, Specified, Specify};
 use crate::os::state_dir::StateDir;
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeSet;
@@ -216,6 +217,41 @@ async fn what_need_not_be_kept_goes_and_the_rest_stays_as_it_was() {
         place.database.close().await.expect("closes");
     }
     assert!(evaluations > 200 && builds > 300, "{evaluations} evaluations, {builds} builds");
+}
+
+#[tokio::test]
+async fn a_specification_that_is_removed_with_its_history_leaves_only_what_is_kept_or_needed() {
+    let mut gone = 0;
+    for seed in 0..10 {
+        let place = Place::new(drawn(&mut Dice(seed))).await;
+        let prepare = "INSERT INTO kept_evaluation (evaluation_id)
+               SELECT min(id) FROM evaluation WHERE specification_id = 1;
+             UPDATE specification SET evaluation_id =
+               (SELECT max(id) FROM evaluation WHERE specification_id = 1) WHERE id = 1;";
+        let prepared = place.database.exclusive(move |conn| conn.execute_batch(prepare));
+        prepared.await.expect("prepared");
+        // The expected evaluations, computed from the rules in another way than the program does.
+        let kept = place.rows(
+            "SELECT id FROM evaluation WHERE specification_id <> 1 OR scheduled + started > 0
+             OR id IN (SELECT evaluation_id FROM kept_evaluation)
+             OR id IN (SELECT max(evaluation_id) FROM job
+                       WHERE build_id = (SELECT max(id) FROM build))
+             OR id IN (SELECT max(evaluation_id) FROM job WHERE build_id =
+                       (SELECT build_id FROM product ORDER BY id DESC LIMIT 1))
+             ORDER BY id",
+        );
+        let everything = Keep { evaluations: None, days: None };
+        assert_eq!(place.prune(everything).await.evaluations, 0);
+        let remove = Specify::Remove { names: vec!["s1".to_owned()], history: History::Deleted };
+        let asked = Asked::new(Actor::token(), 1000, "");
+        let removed = place.database.write(move |tx| store::specify(tx, &remove, &asked)).await;
+        assert_eq!(removed.expect("removed"), Specified::Removed(vec!["s1".to_owned()]));
+        gone += place.prune(everything).await.evaluations;
+        place.check();
+        assert_eq!(place.rows("SELECT id FROM evaluation ORDER BY id"), kept, "seed {seed}");
+        place.database.close().await.expect("closes");
+    }
+    assert!(gone > 50, "{gone} evaluations");
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use crate::log::Logs;
 use crate::measure::Meters;
 use crate::model::{
     Action, Actions, Asked, BuildId, Change, Configuration, Event, Grant, Live, Outcome, Setting,
-    Target, Tasks, Unused, UnusedPart,
+    Specified, Specify, Target, Tasks, Unused, UnusedPart,
 };
 use crate::store::{self, Database, NewSession, Password};
 
@@ -222,6 +222,17 @@ impl Actions for Alone {
             store::carry_out(&self.database, change, targets, asked, &|_| ()).await
         })
     }
+
+    /// As if `odd` stood in a specification file.
+    fn specify(&self, change: Specify, even_of_files: bool, asked: Asked) -> Action<'_, Specified> {
+        Box::pin(async move {
+            if !even_of_files && let Some(name) = change.names().into_iter().find(|it| it == "odd")
+            {
+                return Ok(Specified::OfFile(name, "/etc/brigandine/odd.toml".to_owned()));
+            }
+            self.database.write(move |tx| store::specify(tx, &change, &asked)).await
+        })
+    }
 }
 
 impl Served {
@@ -245,9 +256,9 @@ impl Served {
     }
 
     /// Like [`Served::raw`], as bytes.
-    pub(crate) async fn bytes(&self, request: &str) -> Vec<u8> {
+    pub(crate) async fn bytes(&self, request: impl AsRef<[u8]>) -> Vec<u8> {
         let mut socket = self.connect().await;
-        socket.write_all(request.as_bytes()).await.expect("sent");
+        socket.write_all(request.as_ref()).await.expect("sent");
         let mut answer = Vec::new();
         tokio::time::timeout(LIMIT, socket.read_to_end(&mut answer))
             .await
@@ -265,11 +276,16 @@ impl Served {
 
     /// Sends `body` to `path`.
     pub(crate) async fn post(&self, path: &str, headers: &str, body: &str) -> Answer {
-        let length = body.len();
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
-        );
-        parse(&self.raw(&request).await)
+        self.send("POST", path, headers, body).await
+    }
+
+    /// Requests `path` with `method` and `body`.
+    pub(crate) async fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+        let headers = match body {
+            "" => headers.to_owned(),
+            body => format!("{headers}content-length: {}\r\n\r\n{body}", body.len()),
+        };
+        self.ask(method, path, &headers).await
     }
 
     /// The secret in the cookie of a session of a new user, which began at this time.

@@ -25,6 +25,7 @@ mod requests;
 mod schema;
 mod server;
 mod specifications;
+mod specify;
 #[cfg(test)]
 mod tests;
 mod why;
@@ -38,7 +39,8 @@ pub use import::{CuirassError, ImportError, Imported, LeftOut, Step, make_sample
 pub use registering::{Begun, NewJob, Registered, begin_evaluation, register};
 pub use schema::SchemaError;
 pub use server::{OpenError, open_as_it_is};
-pub use specifications::{Loaded, specifications};
+pub use specifications::specifications;
+pub(crate) use specify::specify;
 
 pub(crate) use accounts::{
     ExternalLogin, ExternalUser, NewSession, NewToken, Password, SessionOwner, UserChange,
@@ -85,7 +87,6 @@ pub(crate) use server::{BUSY_TIMEOUT, note_start, note_stop, open, optimize};
 #[cfg(test)]
 pub(crate) use specifications::want_look;
 pub(crate) use specifications::{
-    Looked, note_look, project_of, put_specification, remove_specification, specification,
-    specification_by_id,
+    Looked, note_look, project_of, put_specification, specification, specification_by_id,
 };
 pub(crate) use why::{ahead, predecessor};

@@ -9,8 +9,8 @@ use super::derivations::definition;
 use super::*;
 use crate::model::{
     Actor, Asked, AuditFilter, BuildFilter, BuildId, BuildLogFile, BuildStatus, Change, Checkout,
-    EvaluationId, EvaluationStatus, Grant, JobChange, Restart, Role, Scope, SpecificationId,
-    Target,
+    EvaluationId, EvaluationStatus, Grant, History, JobChange, Restart, Role, Scope,
+    SpecificationId, Specify, Target,
 };
 use crate::os::state_dir::StateDir;
 use rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
@@ -331,7 +331,9 @@ fn change_evaluations(tx: &Transaction) -> rusqlite::Result<()> {
     note_look(tx, looked, "")?;
     want_look(tx, "spec2", 3)?;
     put_specification(tx, &specification(tx, "spec1")?.expect("there").specification, true, 4)?;
-    remove_specification(tx, "spec4", 3)?;
+    let names = vec!["spec4".to_owned()];
+    let asked = Asked::new(Actor::token(), 3, "");
+    specify(tx, &Specify::Remove { names, history: History::Deleted }, &asked)?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use super::database::{Snapshot, Transaction};
 use super::query::{Columns, Query, read};
 use crate::model::{
-    EvaluationId, Look, Specification, SpecificationId, SpecificationState, Timestamp,
+    EvaluationId, Loaded, Look, Specification, SpecificationId, SpecificationState, Timestamp,
 };
 use lockkeeper::Queryable;
 use rusqlite::{Row, params};
@@ -56,19 +56,6 @@ pub(crate) fn specification_by_id(
     id: SpecificationId,
 ) -> rusqlite::Result<Option<SpecificationState>> {
     s.first(select!("WHERE id = ?1"), [id], state)
-}
-
-/// What happened to a specification that was to be stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Loaded {
-    /// There was none of this name, or it had been removed.
-    New,
-    /// Another definition was stored, and was replaced.
-    Changed,
-    /// The same definition was stored already.
-    Unchanged,
-    /// Another definition is stored, which differs in these keys, and the caller did not ask to replace it.
-    Kept(Vec<String>),
 }
 
 const INSERT: &str = "INSERT INTO specification (name, definition, created_at, removed_at,

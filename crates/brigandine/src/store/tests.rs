@@ -10,11 +10,12 @@ mod upgrades;
 mod why;
 
 use super::builds::claim_for;
+use super::specifications::remove_specification;
 use super::*;
 use crate::build::state::{Happening, LOSSES_MAX, State};
 use crate::model::{
-    BuildId, BuildLogFile, BuildStatus, EvaluationId, Evaluator, Input, Reference, Specification,
-    SpecificationId,
+    BuildId, BuildLogFile, BuildStatus, EvaluationId, Evaluator, Input, Loaded, Reference,
+    Specification, SpecificationId,
 };
 use crate::os::state_dir::StateDir;
 use rusqlite::Connection;

@@ -132,6 +132,24 @@ impl BuildJson {
     }
 }
 
+/// An output and the build that has it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "NamedOutput")]
+pub(crate) struct NamedOutputJson {
+    derivation: String,
+    /// The name of the output in its build, such as `out`.
+    name: String,
+    build: BuildJson,
+}
+
+impl NamedOutputJson {
+    /// The output of `build` at `path`; `None`: the build has none there.
+    pub(crate) fn new(build: BuildJson, path: &str) -> Option<Self> {
+        let (name, _) = build.buildoutputs.iter().find(|(_, output)| output.path == path)?;
+        Some(Self { derivation: build.derivation.clone(), name: name.clone(), build })
+    }
+}
+
 /// Builds with their outputs and products, which are read by two queries, however many builds there are.
 pub(crate) fn builds_json(s: &Snapshot, builds: Vec<Build>) -> rusqlite::Result<Vec<BuildJson>> {
     let ids: Vec<_> = builds.iter().map(|build| build.id).collect();

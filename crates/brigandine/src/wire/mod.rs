@@ -7,6 +7,7 @@ mod build;
 mod change;
 mod codes;
 mod comparison;
+mod definition;
 mod error;
 mod evaluation;
 mod history;
@@ -18,12 +19,16 @@ mod search;
 mod specification;
 mod user;
 
-pub(crate) use build::{BuildJson, builds_json, whole_builds_json};
+pub(crate) use build::{BuildJson, NamedOutputJson, builds_json, whole_builds_json};
 pub(crate) use change::{
     AuditJson, ChangedBuildJson, ChangesJson, DoneJson, EndingBuildJson, EvaluationChangeJson,
     OutcomeJson, OutcomesJson, ReasonJson, WantedLookJson,
 };
 pub(crate) use comparison::ComparisonJson;
+pub(crate) use definition::{
+    JobsetConfigJson, ProblemJson, ProblemsJson, ProjectConfigJson, RemovedJson,
+    SpecificationFileJson, StoredJson, StoredOneJson, StoredResourceJson, TriggeredJson,
+};
 pub(crate) use error::{ErrorJson, LIMIT_EXCEEDED, PARAMETER_MISSING, ParameterErrorJson};
 pub(crate) use evaluation::{EvaluationJson, EvaluationPageJson, HydraEvaluationJson};
 pub(crate) use history::HistoryJson;

@@ -5,6 +5,7 @@ mod jobs;
 mod named;
 mod projects;
 mod search;
+mod writes;
 
 use crate::context::Context;
 use crate::openapi::Described;
@@ -18,6 +19,7 @@ pub(super) fn routes() -> Described<Context> {
         .merge(evaluations::routes())
         .merge(jobs::routes())
         .merge(search::routes())
+        .merge(writes::routes())
 }
 
 #[cfg(test)]

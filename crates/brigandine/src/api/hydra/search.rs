@@ -4,11 +4,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use crate::api::parameters::QUERY;
 use crate::context::Context;
 use crate::http::{HttpError, Query, Result, json};
 use crate::model::{Build, SpecificationState};
-use crate::openapi::{Described, Dialect, Operation};
+use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
 use crate::store::{self, Snapshot};
 use crate::wire::{HydraJobsetJson, ProjectJson, SearchJson, whole_builds_json};
 
@@ -16,11 +15,12 @@ use crate::wire::{HydraJobsetJson, ProjectJson, SearchJson, whole_builds_json};
 const RESULTS_MAX: u32 = 500;
 
 pub(super) fn routes() -> Described<Context> {
+    let text = Parameter::new("query", Kind::Words, "compile", "The text.");
     let operation = Operation::new(
         Dialect::Hydra,
         "Projects and specifications by name, builds by output and derivation",
     )
-    .takes(&[QUERY.required()])
+    .takes(&[text.required()])
     .json::<SearchJson>(200, "What the text finds.");
     Described::new().get("/search", search, operation)
 }

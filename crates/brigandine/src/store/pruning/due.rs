@@ -34,16 +34,19 @@ pub(crate) struct Due {
 /// Which evaluations may be deleted, of every specification, removed ones included. Reads all evaluations, and no
 /// build.
 pub(crate) fn due(s: &Snapshot, default: Keep, now: Timestamp) -> rusqlite::Result<Vec<Due>> {
-    let sql = "SELECT id, name, definition FROM specification ORDER BY name";
-    let rows: Vec<(SpecificationId, String, String)> = s.all(sql, [], |row| row.try_into())?;
+    let sql = "SELECT id, name, definition, removed_at FROM specification ORDER BY name";
+    let rows: Vec<(SpecificationId, String, String, Timestamp)> =
+        s.all(sql, [], |row| row.try_into())?;
     let highest: Vec<Option<EvaluationId>> = s.values(HIGHEST, [])?;
     let mut all = Vec::new();
     let mut room = DUE_MAX;
-    for (id, name, definition) in rows {
+    for (id, name, definition, removed_at) in rows {
         // If the definition cannot be read, its rules are not known: nothing of the specification is deleted.
         let Ok(definition) = serde_json::from_str::<Specification>(&definition) else { continue };
         let keep = definition.keep.unwrap_or(default);
-        let one = due_of(s, (id, name), keep, now, room, &highest)?;
+        // Removed with its history.
+        let whole = removed_at > 0 && keep.evaluations == Some(0);
+        let one = due_of(s, (id, name), (keep, whole), now, room, &highest)?;
         room -= one.evaluations.len();
         all.push(one);
     }
@@ -53,7 +56,7 @@ pub(crate) fn due(s: &Snapshot, default: Keep, now: Timestamp) -> rusqlite::Resu
 fn due_of(
     s: &Snapshot,
     (specification, name): (SpecificationId, String),
-    keep: Keep,
+    (keep, whole): (Keep, bool),
     now: Timestamp,
     room: usize,
     highest: &[Option<EvaluationId>],
@@ -78,8 +81,8 @@ fn due_of(
             || newest.is_some_and(|newest| place < newest)
             || since.is_some_and(|since| created_at >= since);
         // PRUNE1. A deletion that was begun continues, even if the rules keep the evaluation now.
-        let held =
-            place == 0 || current || pending || (good && !seen) || highest.contains(&Some(id));
+        let useful = current || !whole && (place == 0 || good && !seen);
+        let held = useful || pending || highest.contains(&Some(id));
         if held || (ruled && !marked) {
             kept += 1;
         } else {

@@ -9,9 +9,11 @@
 //! Each function is one short write. If the server is killed between two of them, the rows are consistent, and the next
 //! run continues.
 //!
-//! - PRUNE1: an evaluation is not touched while somebody keeps it, or it is the newest of its specification, or the newest that succeeded, or
-//!   has the revisions that the inputs have now, or has a pending build, or is the last evaluation with the build or
-//!   product of the highest number. If that row were deleted, SQLite would give its number to a new row.
+//! - PRUNE1: an evaluation is not touched while somebody keeps it, or it is the newest of its specification, or the newest
+//!   that succeeded, or has the revisions that the inputs have now, or has a pending build, or is the last evaluation
+//!   with the build or product of the highest number. If that row were deleted, SQLite would give its number to a new
+//!   row. Of a specification that was removed with its history, the newest and the newest that succeeded are deleted too.
+//!   `keep.evaluations` of such a specification is 0, which no file can say.
 //! - PRUNE2: the write that deletes a job's row also changes the counters of the job's evaluation.
 //! - PRUNE3: a build that another evaluation has, or that another build needs, stays: it moves to an evaluation that
 //!   stays. So no build refers to an empty evaluation.
@@ -45,10 +47,12 @@ const REMOVABLE: &str = "SELECT 1 FROM evaluation AS e WHERE e.id = ?1 AND e.sta
      AND NOT EXISTS (SELECT 1 FROM kept_evaluation AS k WHERE k.evaluation_id = e.id)
      AND NOT EXISTS (SELECT 1 FROM specification AS c
                      WHERE c.id = e.specification_id AND c.evaluation_id = e.id)
-     AND EXISTS (SELECT 1 FROM evaluation AS n
-                 WHERE n.specification_id = e.specification_id AND n.id > e.id)
-     AND (e.status <> 0 OR EXISTS (SELECT 1 FROM evaluation AS n
-          WHERE n.specification_id = e.specification_id AND n.id > e.id AND n.status = 0))
+     AND (EXISTS (SELECT 1 FROM specification AS r WHERE r.id = e.specification_id
+                  AND r.removed_at > 0 AND r.definition ->> '$.keep.evaluations' = 0)
+       OR EXISTS (SELECT 1 FROM evaluation AS n
+                  WHERE n.specification_id = e.specification_id AND n.id > e.id)
+       AND (e.status <> 0 OR EXISTS (SELECT 1 FROM evaluation AS n
+            WHERE n.specification_id = e.specification_id AND n.id > e.id AND n.status = 0)))
      AND ifnull((SELECT max(j.evaluation_id) FROM job AS j
           WHERE j.build_id = (SELECT max(id) FROM build)), 0) <> ?1
      AND ifnull((SELECT max(j.evaluation_id) FROM job AS j WHERE j.build_id =

@@ -8,3 +8,4 @@ mod inputs;
 mod requests;
 mod retention;
 mod sandbox;
+mod specifications;
