@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::serve::address;
 use crate::support::browser::Browser;
 use crate::support::{Ended, PATIENCE, PROGRAM, Place, Process, run, until};
+use crate::weather::axe::findings;
 
 /// Sends a request with these header lines. Status and text of the answer.
 fn ask(address: &str, method: &str, path: &str, lines: &str) -> (u16, String) {
@@ -294,6 +295,11 @@ fn a_browser_comments_cancels_and_restarts_with_scripts_and_without() {
                  return part !== null && part.textContent.includes('{why}')"
             ));
         };
+        browser.wait("return document.querySelector('.change') !== null");
+        for path in ["/login", "/jobset/first", "/eval/1", "/build/1"].iter().filter(|_| scripts) {
+            browser.open(&format!("{site}{path}"));
+            assert_eq!(findings(&browser, ""), [""; 0], "{path}, with its buttons");
+        }
         press("comment", &format!("noted {scripts}"));
         press("cancel", &format!("stopped {scripts}"));
         status("one|4");
@@ -302,7 +308,7 @@ fn a_browser_comments_cancels_and_restarts_with_scripts_and_without() {
         status("one|-1");
         browser.open(&format!("{site}/login"));
         browser.run("document.querySelector('.account button').click();");
-        browser.wait("return document.getElementById('name') !== null");
+        browser.wait("return location.pathname === '/'");
     }
     drop(browser);
     let changes = place.rows("SELECT change FROM audit WHERE actor = 'bob' ORDER BY id");

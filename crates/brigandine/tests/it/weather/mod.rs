@@ -1,7 +1,7 @@
 //! Difficult surroundings: hostile clients, faulty machines, repositories of every form that git makes; and pages and
 //! commands that must report the truth meanwhile. Each test has one situation and its variants.
 
-mod axe;
+pub(crate) mod axe;
 mod browser;
 mod checks;
 mod clones;
