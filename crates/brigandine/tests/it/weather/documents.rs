@@ -236,9 +236,11 @@ fn what_the_readme_writes_to_begin_with_can_be_built() {
         .lines()
         .filter_map(|line| Some(words(line.strip_prefix("brigandine ")?)))
         .collect();
-    assert_eq!(lines.len(), 2, "{commands}");
-    assert!(commands.contains("\nexport BRIGANDINE_STATE=/var/lib/brigandine "), "{commands}");
-    for mut line in lines {
+    let first: Vec<&str> =
+        lines.iter().filter_map(|line| line.first()).map(String::as_str).collect();
+    assert_eq!(first, ["check", "serve", "evaluate"], "{commands}");
+    // The last command is for a server that runs, and this one ends by itself.
+    for mut line in lines.into_iter().take(2) {
         for word in &mut line {
             *word = word.replace("hello.toml", place.path("hello.toml").to_str().expect("a path"));
         }
