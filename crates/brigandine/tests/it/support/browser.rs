@@ -14,6 +14,26 @@ use std::time::Duration;
 /// The time limit of one command. A page that takes longer has hung.
 const PATIENCE: Duration = Duration::from_secs(100);
 
+/// How often the driver is started. It takes a free port of IPv4 and then the same one of IPv6, and ends if another
+/// program, such as the driver of another test, has that one.
+const STARTS: usize = 8;
+
+/// Starts the driver. Returns its port, too.
+fn drive(command: impl Fn() -> Command) -> (Process, String) {
+    let mut said = Vec::new();
+    for _ in 0..STARTS {
+        let driver = Process::start(command());
+        while let Some(line) = driver.next_line() {
+            if let Some((_, port)) = line.split_once("was started successfully on port ") {
+                let port = port.trim_end_matches('.').to_owned();
+                return (driver, port);
+            }
+            said.push(line);
+        }
+    }
+    panic!("the driver of Chromium does not start:\n{}", said.join("\n"));
+}
+
 /// Chromium with one tab. When this is dropped, Chromium and its driver end.
 pub(crate) struct Browser {
     driver: Process,
@@ -24,22 +44,18 @@ pub(crate) struct Browser {
 impl Browser {
     /// Starts Chromium with an empty profile, which it stores at `profile`.
     pub(crate) fn start(profile: &Path) -> Self {
-        let mut command = Command::new("chromedriver");
-        command.arg("--port=0").stdin(Stdio::null());
+        let command = || {
+            let mut command = Command::new("chromedriver");
+            command.arg("--port=0").stdin(Stdio::null());
+            command
+        };
         let found = Command::new("chromedriver").arg("--version").output();
         assert!(
             found.is_ok_and(|done| done.status.success()),
             "this test needs Chromium and its driver (Debian: chromium, chromium-driver); `cargo xtask test` installs \
              them"
         );
-        let driver = Process::start(command);
-        let started = "was started successfully on port ";
-        let port = loop {
-            let line = driver.line();
-            if let Some((_, port)) = line.split_once(started) {
-                break port.trim_end_matches('.').to_owned();
-            }
-        };
+        let (driver, port) = drive(command);
         let mut browser = Self { driver, port, session: String::new() };
         let data = format!("--user-data-dir={}", profile.display());
         let capabilities = json!({"capabilities": {"alwaysMatch": {

@@ -329,16 +329,18 @@ impl Process {
         self.stdout.recv_timeout(PATIENCE).expect("a line in time")
     }
 
+    /// The next line on standard output; `None`: the process has closed it.
+    pub(crate) fn next_line(&self) -> Option<String> {
+        match self.stdout.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("no line in time"),
+        }
+    }
+
     /// All further lines, until the process closes its standard output.
     pub(crate) fn rest(&self) -> Vec<String> {
-        let mut rest = Vec::new();
-        loop {
-            match self.stdout.recv_timeout(PATIENCE) {
-                Ok(line) => rest.push(line),
-                Err(mpsc::RecvTimeoutError::Disconnected) => return rest,
-                Err(mpsc::RecvTimeoutError::Timeout) => panic!("no end in time: {rest:?}"),
-            }
-        }
+        std::iter::from_fn(|| self.next_line()).collect()
     }
 
     pub(crate) fn signal(&self, name: &str) {
