@@ -37,6 +37,7 @@ async fn until<T>(ask: impl Fn() -> Option<T>) -> T {
             return answer;
         }
         assert!(began.elapsed() < LONG, "it does not come");
+        // A pause between two questions to the kernel, which tells nobody that the answer has changed.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -497,6 +497,7 @@ pub(crate) fn until<T: std::fmt::Debug>(ask: impl Fn() -> T, right: impl Fn(&T) 
             return answer;
         }
         assert!(began.elapsed() < PATIENCE, "still {answer:?}");
+        // A pause between two questions to another process, which tells nobody that its answer has changed.
         std::thread::sleep(Duration::from_millis(10));
     }
 }
