@@ -1,6 +1,7 @@
 //! The step `oidc`: logins through a real provider, the npm package `oidc-provider`.
 
-use crate::command::{Failed, cargo};
+use crate::command::Failed;
+use crate::steps::of_all;
 use crate::{install, root};
 
 /// The provider and its version. What it needs itself is chosen by npm.
@@ -11,6 +12,5 @@ pub(crate) fn test() -> Result<Vec<String>, Failed> {
     install::programs(&[("node", "nodejs")])?;
     install::npm("oidc-provider", PROVIDER)?;
     let modules = root().join("target/oidc-provider/node_modules").display().to_string();
-    let words = ["test", "-p", "brigandine", "--features", "oidc", "--test", "oidc"];
-    cargo(&words).with("OIDC_PROVIDER_MODULES", &modules).run_tests()
+    of_all(&["test"], &["--test", "oidc"]).with("OIDC_PROVIDER_MODULES", &modules).run_tests()
 }

@@ -50,7 +50,7 @@ pub(crate) const STEPS: [Step; 16] = [
         of_all(&["test"], &["--test", "features"]).run_tests()
     }),
     step("asan", "no memory is used after it was freed, nor freed twice", asan),
-    long("fuzz", "random programs of calls leave what their calls would alone", |_| fuzz(4, None)),
+    long("fuzz", "random programs of calls leave what their calls would alone", |_| fuzz(3, None)),
     step("models", "the queue is right in every interleaving of a few threads", |_| models()),
     long("oldest", "the library holds on the oldest rusqlite that it accepts", |_| oldest::test()),
     long("oidc", "people log in through a real provider of OpenID Connect", |_| oidc::test()),
@@ -122,7 +122,7 @@ fn no_tests(outcome: Result<(), Failed>) -> Result<Closing, Failed> {
 
 /// A command for the whole workspace, with the optional features of the library, which the step `tests` does without.
 /// It names no package, because cargo would then choose other features of shared dependencies, and compile these again.
-fn of_all(command: &[&str], words: &[&str]) -> Line {
+pub(crate) fn of_all(command: &[&str], words: &[&str]) -> Line {
     const OPTIONAL: &str =
         "lockkeeper/affinity,lockkeeper/metrics,lockkeeper/tracing,brigandine/oidc";
     cargo(&[command, &["--workspace", "--features", OPTIONAL], words].concat())

@@ -88,7 +88,9 @@ fn newer_revisions_cancel_what_only_older_ones_want() {
     let place = Place::new();
     let repository = place.repository("sample");
     let running = Gate::new(place.path("running"));
-    let shared = ("shared", "command = \"echo shared\"");
+    // Without `sources` its derivation would change with the job list, and each revision would have its own build.
+    let shared = ("shared", "command = \"echo shared\"\nsources = [\"note\"]");
+    repository.commit(&[("note", "")]);
     repository.jobs(&[("old", &endless(&running)), shared]);
     specify_superseding(&place, &repository);
     let server = Process::start(place.command_at("1", &[]));
