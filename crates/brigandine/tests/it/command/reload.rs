@@ -28,7 +28,7 @@ fn reload(place: &Place, more: &[&str]) -> Ended {
 /// A job that runs until the file `go` is there.
 fn waiting(place: &Place) -> String {
     let go = place.path("go");
-    format!("command = \"timeout 100 sh -c 'until [ -e {} ]; do sleep 0.1; done'\"", go.display())
+    format!("command = \"timeout 1000 sh -c 'until [ -e {} ]; do sleep 0.1; done'\"", go.display())
 }
 
 /// The first line of an answer to a request that names this host.

@@ -1,6 +1,6 @@
 //! Tests `brigandine serve` from outside: its address, its pages while builds run, its shutdown.
 
-use crate::support::{Place, Process, run};
+use crate::support::{Place, Process, run, within};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -31,12 +31,13 @@ pub(crate) fn gated(place: &Place) -> String {
     let gate = place.path("gate");
     let done = std::process::Command::new("mkfifo").arg(&gate).status().expect("mkfifo");
     assert!(done.success());
-    // The wait has a time limit, so that a failing test leaves no process behind.
-    format!("command = \"echo begun; timeout 100 cat '{}'; echo '<done>'\"", gate.display())
+    // The wait has a time limit, so that a failing test leaves no process behind. The longest test takes minutes.
+    format!("command = \"echo begun; timeout 1000 cat '{}'; echo '<done>'\"", gate.display())
 }
 
 pub(crate) fn open_gate(place: &Place) {
-    std::fs::write(place.path("gate"), "opened\n").expect("the job waits");
+    let gate = place.path("gate");
+    within(move || std::fs::write(gate, "opened\n").expect("the job waits"));
 }
 
 #[test]

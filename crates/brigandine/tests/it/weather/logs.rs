@@ -15,7 +15,7 @@ fn the_page_of_a_running_build_shows_what_it_has_printed_so_far_without_javascri
     let repository = place.repository("repository");
     let gate = Gate::new(place.path("go"));
     let command = format!(
-        "command = \"printf 'line\\\\n10%%\\\\r55%% of it'; timeout 100 cat '{}'\"",
+        "command = \"printf 'line\\\\n10%%\\\\r55%% of it'; timeout 1000 cat '{}'\"",
         gate.path().display()
     );
     repository.jobs(&[("bar", &command)]);
@@ -55,7 +55,7 @@ fn a_restarted_build_has_the_log_of_each_attempt() {
     // By this number an open page of the first attempt notices that the log is another one.
     assert!(log_of(&page).contains("data-attempt=\"2\""), "{page}");
     assert!(!log_of(&page).contains("attempt 1"), "{page}");
-    assert!(page.contains("href=\"/build/1/log/raw?attempt=1\""), "{page}");
+    assert!(page.contains("href=\"/build/1/log?attempt=1\""), "{page}");
     let first = text(&address, "/build/1/log/raw?attempt=1");
     assert!(first.starts_with("HTTP/1.0 200") && first.ends_with("attempt 1\n"), "{first}");
     for attempt in ["0", "3", "-1"] {
@@ -157,7 +157,7 @@ fn a_build_that_was_canceled_after_a_stop_had_cut_it_has_the_log_of_its_attempt(
     let address = address(&server);
     let page = text(&address, "/build/1");
     assert!(log_of(&page).contains(said), "{page}");
-    assert!(page.contains("href=\"/build/1/log/raw?attempt=1\""), "{page}");
+    assert!(page.contains("href=\"/build/1/log?attempt=1\""), "{page}");
     let raw = text(&address, "/build/1/log/raw");
     assert!(raw.starts_with("HTTP/1.0 404"), "{raw}");
     assert!(raw.contains(said) && raw.contains("?attempt=1"), "{raw}");
