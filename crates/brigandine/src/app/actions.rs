@@ -1,4 +1,7 @@
 //! Requests to the running server: changes of builds and specifications, and looks at inputs.
+//!
+//! - ACT1: a change that was begun is made to its end, with what follows from it, even if the client has left. So no part
+//!   of a change waits for the next start of the server.
 
 use super::{App, Shared};
 use crate::model::{
@@ -6,7 +9,12 @@ use crate::model::{
     Specify, Target,
 };
 use crate::store::{self, DatabaseError};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
+use tokio::sync::Semaphore;
+use tracing::Instrument;
+
+/// The most changes at the same time. Further ones wait, and can still be given up.
+pub(super) const CHANGES_MAX: usize = 64;
 
 impl App {
     /// Requests a look at a specification now. `false`: no specification of this name has a monitor.
@@ -116,6 +124,30 @@ impl Shared {
     }
 }
 
+/// Runs an action to its end once a permit is free (ACT1).
+///
+/// # Cancel safety
+/// Dropped before there is a permit: nothing has begun. Dropped later: the action goes on.
+async fn to_the_end<T: Send + 'static>(
+    permits: &Arc<Semaphore>,
+    action: impl Future<Output = T> + Send + 'static,
+) -> T {
+    // Nobody closes the semaphore.
+    let permit = Arc::clone(permits).acquire_owned().await;
+    let action = async move {
+        let _permit = permit;
+        action.await
+    };
+    match tokio::spawn(action.in_current_span()).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and with it whoever waits here.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
 impl Actions for App {
     fn change(
         &self,
@@ -123,10 +155,51 @@ impl Actions for App {
         targets: Vec<Target>,
         asked: Asked,
     ) -> Action<'_, Vec<(Target, Outcome)>> {
-        Box::pin(Self::change(self, change, targets, asked))
+        let app = self.clone();
+        let action = async move { app.change(change, targets, asked).await };
+        Box::pin(to_the_end(&self.shared.changes, action))
     }
 
     fn specify(&self, change: Specify, even_of_files: bool, asked: Asked) -> Action<'_, Specified> {
-        Box::pin(Self::specify(self, change, even_of_files, asked))
+        let app = self.clone();
+        let action = async move { app.specify(change, even_of_files, asked).await };
+        Box::pin(to_the_end(&self.shared.changes, action))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::to_the_end;
+    use std::sync::Arc;
+    use tokio::sync::{Notify, Semaphore, oneshot};
+
+    #[tokio::test]
+    async fn an_action_goes_on_when_nobody_waits_for_it_any_more() {
+        let (permits, go) = (Arc::new(Semaphore::new(1)), Arc::new(Notify::new()));
+        let (begun, has_begun) = oneshot::channel();
+        let (ended, has_ended) = oneshot::channel();
+        let wait = Arc::clone(&go);
+        let action = async move {
+            begun.send(()).expect("somebody waits");
+            wait.notified().await;
+            ended.send(()).expect("somebody waits");
+        };
+        tokio::select! {
+            biased;
+            begun = has_begun => begun.expect("begun"),
+            () = to_the_end(&permits, action) => panic!("it waits"),
+        }
+        // A second one waits for the permit of the first, and has not begun when it is given up.
+        let second = to_the_end(&permits, async { panic!("it has begun") });
+        assert!(tokio::time::timeout(std::time::Duration::ZERO, second).await.is_err());
+        go.notify_one();
+        has_ended.await.expect("ended");
+        assert_eq!(to_the_end(&permits, async { 7 }).await, 7);
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "a mistake")]
+    async fn the_panic_of_an_action_is_that_of_who_waits() {
+        to_the_end(&Arc::new(Semaphore::new(1)), async { panic!("a mistake") }).await;
     }
 }

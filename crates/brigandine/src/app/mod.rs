@@ -53,7 +53,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tokio::task::JoinHandle;
 
 /// How the names of the tasks begin that look at the inputs of a specification.
@@ -90,6 +90,8 @@ struct Shared {
     retention: Retention,
     /// Requests a retention run.
     prune: Notify,
+    /// One permit for each change that clients ask for at the same time.
+    changes: Arc<Semaphore>,
     /// Where the server answers over HTTP, and the secret that it knows commands by; `None`: nowhere.
     address: Mutex<Option<(SocketAddr, String)>>,
     /// How the specification files differ from the stored specifications.

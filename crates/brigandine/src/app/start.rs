@@ -1,5 +1,6 @@
 //! How the server starts: the order in which the parts are opened, and what is recovered before a task runs.
 
+use super::actions::CHANGES_MAX;
 use super::ground::Ground;
 use super::lock::{keep_private, recover, tell_restored};
 use super::settings::{Reloads, Settings};
@@ -19,7 +20,7 @@ use crate::retention::Retention;
 use crate::store;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 /// The most fetches that hold a turn, and the most fetches that run, with and without a turn (`monitor::Turns`).
 const FETCHES: (usize, usize) = (8, 128);
@@ -153,6 +154,7 @@ impl App {
             builder,
             retention,
             prune: Notify::new(),
+            changes: Arc::new(Semaphore::new(CHANGES_MAX)),
             address: Mutex::default(),
             unused: watch::Sender::default(),
             stored: Notify::new(),

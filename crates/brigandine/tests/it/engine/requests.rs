@@ -1,8 +1,10 @@
 //! Changes of evaluations and of several builds, by commands here and over HTTP, and what a kill leaves of them.
 
 use super::changes::{TOKEN, post_body, put_token};
-use crate::command::serve::address;
+use crate::command::serve::{address, text};
 use crate::support::{Gate, Place, Process, Repository, run, until};
+use std::io::Write;
+use std::net::TcpStream;
 
 /// Specifies `sample`, whose newer revisions cancel what only older ones want.
 fn specify_superseding(place: &Place, repository: &Repository) {
@@ -141,6 +143,40 @@ fn a_canceled_evaluation_stays_canceled_whenever_the_server_is_killed() {
     until(|| place.jobs(1), |jobs| jobs == &["stubborn|4", "waits|4"]);
     let messages = place.rows("SELECT DISTINCT message FROM build");
     assert_eq!(messages, ["canceled with evaluation 1"]);
+    server.signal("TERM");
+    assert!(server.end().success());
+    place.check_consistency();
+}
+
+#[test]
+fn a_change_is_made_to_its_end_although_the_client_has_left() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    let running = Gate::new(place.path("running"));
+    let endless = endless(&running);
+    repository.jobs(&[("first", &endless), ("second", "command = \"true\"\nneeds = [\"first\"]")]);
+    place.specify(&[("sample", &repository, "")]);
+    put_token(&place, 0o600);
+    let server = Process::start(place.command(&[]));
+    let at = address(&server);
+    assert_eq!(running.wait(), "up\n");
+    // The change waits for this lock when the client leaves.
+    let lock = place.database();
+    lock.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let body = r#"{"change":"cancel","evaluations":[1]}"#;
+    let request = format!(
+        "POST /api/v1/changes HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\nauthorization: Bearer {TOKEN}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut client = TcpStream::connect(&at).expect("the server listens");
+    client.write_all(request.as_bytes()).expect("sent");
+    server.trace("a change is asked for");
+    drop(client);
+    // By then the server has looked at its sockets again.
+    assert!(text(&at, "/healthz").contains("ok"));
+    lock.execute_batch("ROLLBACK").expect("unlocked");
+    drop(lock);
+    until(|| place.jobs(1), |jobs| jobs == &["first|4", "second|4"]);
     server.signal("TERM");
     assert!(server.end().success());
     place.check_consistency();
