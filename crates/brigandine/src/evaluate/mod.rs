@@ -86,7 +86,7 @@ pub(crate) async fn evaluate(
         .iter()
         .map(|checkout| RequestCheckout {
             input: checkout.input.name.clone(),
-            url: crate::input::redact(&checkout.input.url),
+            url: model::redact(&checkout.input.url),
             directory: checkout.tree.directory().unwrap_or(Path::new("")).display().to_string(),
             revision: checkout.revision.clone(),
         })

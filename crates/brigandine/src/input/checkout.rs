@@ -10,9 +10,10 @@
 
 use super::address::{GONE, Origin};
 use super::exported::{ClonedFiles, ExportedTree, Files};
-use super::git::{FetchError, OUTPUT_MAX, Repositories, redact};
+use super::git::{FetchError, OUTPUT_MAX, Repositories};
 use super::objects::FILES_MAX;
 use super::tree::{Entry, EntryKind, Tree};
+use crate::model::redact;
 use crate::os::digest::hex;
 use crate::os::folder::{Temporary, remove_all, remove_leftovers, unused};
 use sha2::{Digest, Sha256};

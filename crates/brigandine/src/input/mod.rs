@@ -23,7 +23,7 @@ mod tree;
 
 pub(crate) use checkout::{Checkouts, Form, WantedRevision};
 pub(crate) use exported::ExportedTree;
-pub(crate) use git::{FetchError, Repositories, redact};
+pub(crate) use git::{FetchError, Repositories};
 pub(crate) use pattern::Pattern;
 pub(crate) use reader::{is_reader, read};
 pub(crate) use revision::Resolved;

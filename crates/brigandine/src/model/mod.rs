@@ -6,6 +6,7 @@
 mod account;
 mod actions;
 mod actor;
+mod address;
 mod audit;
 mod blame;
 mod build;
@@ -33,6 +34,7 @@ mod version;
 pub use account::{AccessToken, Grant, Role, Scope, Session, User, check_account_name};
 pub use actions::{Action, Actions, Cancel, History, Loaded, Replace, Restart, Specified, Specify};
 pub use actor::Actor;
+pub use address::redact;
 pub use audit::{AuditFilter, Audited};
 pub use blame::{Blame, Surroundings};
 pub use build::{

@@ -1,6 +1,6 @@
 //! Specifications: what the server evaluates and builds.
 
-use super::{EvaluationId, SpecificationId, Timestamp};
+use super::{EvaluationId, SpecificationId, Timestamp, redact};
 use serde::{Deserialize, Serialize};
 
 /// The inputs, and the evaluator that makes jobs from their checkouts.
@@ -165,6 +165,13 @@ pub struct Input {
     /// Beginnings of addresses from which submodules are fetched with the server's credentials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub submodules_from: Vec<String>,
+}
+
+impl Input {
+    /// The address without the credentials in it, for pages, the API and messages.
+    pub fn shown(&self) -> String {
+        redact(&self.url)
+    }
 }
 
 /// Which revision of a repository is meant.

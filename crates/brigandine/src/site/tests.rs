@@ -1,5 +1,6 @@
 //! Every kind of route, asked for with every way to accept codings, to name a version, and to want a part.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -367,5 +368,52 @@ async fn a_refusal_is_not_taken_from_a_cache_without_a_question() {
         assert_eq!(answer.status, 404, "{path}");
         assert_eq!(answer.header("cache-control"), Some("no-cache"), "{path}");
     }
+    served.close().await;
+}
+
+/// The addresses of a route for each of these values of `{id}`, projects and specifications.
+fn filled(route: &str) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for id in 1..=9 {
+        for (project, name) in [("main", "hello"), ("tools", "odd")] {
+            let part = |part: &str| match part {
+                "{id}" | "{product}" | "{number}" => id.to_string(),
+                "{project}" => project.to_owned(),
+                "{name}" | "{jobset}" => name.to_owned(),
+                part if part.starts_with('{') => "hello".to_owned(),
+                part => part.to_owned(),
+            };
+            all.insert(route.split('/').map(part).collect::<Vec<_>>().join("/"));
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn no_answer_has_the_credentials_in_the_address_of_an_input() {
+    const SECRETS: [(&str, &str); 3] = [
+        ("https://", "https://tok-SECRET@"),
+        ("ssh://git@", "ssh://git:SECRET@"),
+        ("/srv/data.git", "http://me:pw-SECRET@example.org/data.git"),
+    ];
+    let fill = include_str!("../../tests/data/api/fill.sql").to_owned();
+    let fill = SECRETS.iter().fold(fill, |fill, (plain, secret)| {
+        assert!(fill.contains(plain), "the contents have {plain}");
+        fill.replace(plain, secret)
+    });
+    let served = served_with(&fill, Web::default()).await;
+    let mut shown = 0;
+    // A stream of events does not end.
+    for route in served.routes.iter().filter(|route| !route.ends_with("/live")) {
+        for address in filled(route) {
+            for accepted in [PAGE, "accept: application/json\r\n"] {
+                let (answer, body) = ask(&served, "GET", &address, accepted).await;
+                let text = format!("{}\n{}", answer.head, String::from_utf8_lossy(&body));
+                assert!(!text.contains("SECRET"), "{address} with {accepted}: {text}");
+                shown += usize::from(text.contains("***@example.org"));
+            }
+        }
+    }
+    assert!(shown > 5, "pages and JSON show the addresses without the secrets: {shown}");
     served.close().await;
 }

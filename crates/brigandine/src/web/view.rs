@@ -224,7 +224,8 @@ pub(super) fn short(revision: &str) -> &str {
 
 /// An input in one line: its address and its reference.
 pub(super) fn source(input: &Input) -> String {
-    let url = input.url.trim_end_matches(".git");
+    let shown = input.shown();
+    let url = shown.trim_end_matches(".git");
     let url = url.split_once("://").map_or(url, |(_, rest)| rest);
     format!("{url} {}", reference(&input.reference))
 }

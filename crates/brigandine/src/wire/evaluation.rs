@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::codes::EvaluationCode;
 use super::specification::evaluated;
-use crate::model::{BuildId, Checkout, Evaluation, EvaluationStatus, Specification};
+use crate::model::{BuildId, Checkout, Evaluation, EvaluationStatus, Input, Specification};
 
 /// An evaluation as clients know it.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -100,7 +100,7 @@ impl HydraEvaluationJson {
             let input = specification.inputs.iter().find(|input| input.name == checkout.input);
             let json = EvaluationInputJson {
                 r#type: "git",
-                uri: input.map(|input| input.url.clone()),
+                uri: input.map(Input::shown),
                 revision: checkout.revision.clone(),
                 value: None,
                 dependency: None,

@@ -156,9 +156,9 @@ struct InputAltsJson {
 /// The address of an input and what is fetched from there, divided by a blank.
 fn value(input: &Input) -> String {
     match &input.reference {
-        Reference::Branch(name) | Reference::Tag(name) => format!("{} {name}", input.url),
-        Reference::Revision(revision) => format!("{} {revision}", input.url),
-        Reference::Head => input.url.clone(),
+        Reference::Branch(name) | Reference::Tag(name) => format!("{} {name}", input.shown()),
+        Reference::Revision(revision) => format!("{} {revision}", input.shown()),
+        Reference::Head => input.shown(),
     }
 }
 

@@ -60,7 +60,7 @@ impl From<&Input> for InputJson {
         }
         Self {
             name: input.name.clone(),
-            url: input.url.clone(),
+            url: input.shown(),
             load_path: ".",
             branch: branch.into(),
             tag: tag.into(),

@@ -2,10 +2,10 @@
 
 use super::by_git;
 use super::error::FetchError;
-use super::name::redact;
 use super::repositories::{Bare, Repositories};
 use crate::input::objects::ObjectError;
 use crate::input::reader::{About, AskError, Question};
+use crate::model::redact;
 use crate::os::process::CaptureError;
 
 impl Repositories {

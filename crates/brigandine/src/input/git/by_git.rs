@@ -2,10 +2,10 @@
 //! process for each question costs more than a reader (`reader.rs`), but such repositories are few.
 
 use super::error::FetchError;
-use super::name::redact;
 use super::repositories::{Bare, OUTPUT_MAX, Repositories};
 use crate::input::objects::{self, PATHS_BYTES_MAX};
 use crate::input::reader::About;
+use crate::model::redact;
 use crate::os::process::CaptureError;
 use std::path::Path;
 

@@ -2,13 +2,14 @@
 
 use super::error::FetchError;
 use super::mend::remove_locks;
-use super::name::{clone_name, redact};
+use super::name::clone_name;
 use super::repositories::{Bare, OUTPUT_MAX, Repositories, last_words};
 use crate::input::address::{Access, Origin};
 use crate::input::objects;
 use crate::input::reader::About;
 use crate::input::revision::Resolved;
 use crate::model::Reference;
+use crate::model::redact;
 use std::path::Path;
 use std::process::Command;
 

@@ -14,11 +14,11 @@
 //!   reader always finds one of them. Objects have the same names in both.
 
 use super::error::FetchError;
-use super::name::redact;
 use super::repositories::{Bare, OUTPUT_MAX, Repositories};
 use crate::input::address::{self, Origin};
 use crate::input::revision::Resolved;
 use crate::model::Reference;
+use crate::model::redact;
 use crate::os::folder::{RemovedInBackground, remove_all};
 use crate::os::process::CaptureError;
 use rustix::fs::{CWD, RenameFlags, renameat_with};

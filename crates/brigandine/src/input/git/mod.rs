@@ -12,6 +12,5 @@ mod repositories;
 mod tidy;
 
 pub(crate) use error::FetchError;
-pub(crate) use name::redact;
 pub(super) use repositories::OUTPUT_MAX;
 pub(crate) use repositories::Repositories;

@@ -1,13 +1,14 @@
 //! Reads the files of a clone, and follows the branches of a repository on the same machine.
 
 use super::error::FetchError;
-use super::name::{local_path, redact};
+use super::name::local_path;
 use super::repositories::{Bare, Repositories};
 use crate::input::address::Origin;
 use crate::input::objects;
 use crate::input::reader::About;
 use crate::input::revision::Resolved;
 use crate::input::tree::Entry;
+use crate::model::redact;
 
 /// The most bytes of files in one answer, unless the first file alone is larger.
 const READ_BYTES_MAX: usize = 4 << 20;

@@ -1,10 +1,11 @@
 //! What the bare clones of a state directory share: their folders, locks and readers, and how git is run.
 
 use super::error::FetchError;
-use super::name::{clone_name, redact};
+use super::name::clone_name;
 use crate::input::address::{Access, Origin};
 use crate::input::configuration::Configuration;
 use crate::input::reader::Readers;
+use crate::model::redact;
 use crate::model::{Live, one_line};
 use crate::os::account;
 use crate::os::folder::{remove_leftovers, unused};
