@@ -1,17 +1,13 @@
 //! The token in a file, whose owner is an administrator.
 
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::os::file::open_regular;
+use crate::os::file::{SECRET_BYTES_MAX, read_secret};
 
 /// The fewest bytes of a token, because a shorter one could be guessed.
 const BYTES_MIN: usize = 16;
-/// The most bytes of a token file.
-const BYTES_MAX: u64 = 1024;
 
 /// The digest of the token. Comparing digests takes a time that reveals nothing about the token.
 #[derive(Debug, Clone)]
@@ -23,23 +19,13 @@ impl Token {
     /// # Errors
     /// A message that says what is wrong with the file, and how to correct it.
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
-        let name = path.display();
-        let failed = |error: std::io::Error| format!("the token file {name}: {error}");
-        let file = open_regular(path).map_err(failed)?;
-        let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
+        const WHAT: &str = "the token file";
+        let token = read_secret(path, WHAT)?.unwrap_or_default();
+        if token.len() < BYTES_MIN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(format!(
-                "the token file {name} may be read by others (mode {mode:03o}); chmod 600 {name}"
-            ));
-        }
-        let mut text = String::new();
-        file.take(BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
-        let token = text.trim();
-        let plain = token.bytes().all(|byte| byte.is_ascii_graphic());
-        if token.len() < BYTES_MIN || text.len() as u64 > BYTES_MAX || !plain {
-            return Err(format!(
-                "the token file {name} holds no token: {BYTES_MIN} to {BYTES_MAX} letters, digits \
-                 and signs without blanks, for example from `openssl rand -hex 32`"
+                "{WHAT} {} holds no token: {BYTES_MIN} to {SECRET_BYTES_MAX} letters, digits and signs without blanks, \
+                 for example from `openssl rand -hex 32`",
+                path.display()
             ));
         }
         Ok(Self(Sha256::digest(token).into()))
@@ -55,6 +41,7 @@ impl Token {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn read(text: &str, mode: u32) -> Result<Token, String> {
         let directory = tempfile::tempdir().expect("a directory");

@@ -3,8 +3,8 @@
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Opens a regular file for reading.
@@ -37,6 +37,29 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
         "a device"
     };
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a regular file")))
+}
+
+/// The most bytes of a file with a secret.
+pub(crate) const SECRET_BYTES_MAX: u64 = 1024;
+
+/// Reads the secret in a file that only its owner may be able to read, without blanks around it. `what` names the file in
+/// messages. `None`: the file is too large for a secret.
+///
+/// # Errors
+/// A message that says what is wrong with the file, and how to correct it.
+pub(crate) fn read_secret(path: &Path, what: &str) -> Result<Option<String>, String> {
+    let name = path.display();
+    let failed = |error: io::Error| format!("{what} {name}: {error}");
+    let file = open_regular(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(format!(
+            "{what} {name} may be read by others (mode {mode:03o}); chmod 600 {name}"
+        ));
+    }
+    let mut text = String::new();
+    file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    Ok((text.len() as u64 <= SECRET_BYTES_MAX).then(|| text.trim().to_owned()))
 }
 
 /// Runs `f` on one of tokio's threads for blocking calls.

@@ -19,7 +19,6 @@ mod identity;
 
 pub(super) use attempt::Attempt;
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,15 +26,12 @@ use tokio::sync::Semaphore;
 
 use crate::http::{Arrived, HttpError, Result};
 use crate::model::{Grant, LoginProvider};
-use crate::os::file::open_regular;
+use crate::os::file;
 use client::Client;
 use identity::Identity;
 
 /// The most requests to the provider at the same time (OIDC3).
 const AT_ONCE: usize = 4;
-
-/// The most bytes of the file with the secret.
-const SECRET_BYTES_MAX: u64 = 1024;
 
 /// The provider through which people log in. Clones share the same parts.
 #[derive(Debug, Clone)]
@@ -144,30 +140,16 @@ impl Provider {
 
 /// Reads the secret from a file, which only its owner may be able to read.
 fn read_secret(path: &Path) -> std::result::Result<String, String> {
-    use std::io::Read as _;
-    let name = path.display();
-    let failed =
-        |error: std::io::Error| format!("the file of the client's secret, {name}: {error}");
-    let file = open_regular(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    const WHAT: &str = "the file of the client's secret,";
+    let secret = file::read_secret(path, WHAT)?.unwrap_or_default();
+    if secret.is_empty() || secret.contains(char::is_control) {
         return Err(format!(
-            "the file of the client's secret, {name}, may be read by others (mode {mode:03o}); chmod 600 {name}"
+            "{WHAT} {} holds no secret: one line of at most {} bytes, as the provider shows it",
+            path.display(),
+            file::SECRET_BYTES_MAX
         ));
     }
-    let mut text = String::new();
-    file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
-    let secret = text.trim();
-    if secret.is_empty()
-        || text.len() as u64 > SECRET_BYTES_MAX
-        || secret.contains(char::is_control)
-    {
-        return Err(format!(
-            "the file of the client's secret, {name}, holds no secret: one line of at most {SECRET_BYTES_MAX} bytes, as \
-             the provider shows it"
-        ));
-    }
-    Ok(secret.to_owned())
+    Ok(secret)
 }
 
 #[cfg(test)]

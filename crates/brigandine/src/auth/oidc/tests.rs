@@ -1,6 +1,7 @@
 //! What needs no provider. `tests/oidc.rs` has the rest, with a real one.
 
 use super::*;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 fn secret(text: &str, mode: u32) -> std::result::Result<String, String> {
