@@ -57,6 +57,7 @@ impl AppError {
                 OpenError::Database(_, error) | OpenError::Copy(_, error) => health::passes(error),
                 OpenError::Schema(_, SchemaError::Sqlite(error)) => health::passes_in_sqlite(error),
                 OpenError::Schema(..)
+                | OpenError::ReadOnly(..)
                 | OpenError::Importing(_)
                 | OpenError::Restoring(_)
                 | OpenError::Backup(_)

@@ -58,7 +58,7 @@ pub(crate) fn check_target(state: &Path) -> Result<(), BackupError> {
         entries => of(state, entries)?,
     };
     let files = StateDir::new(state);
-    if files.restore().symlink_metadata().is_ok() {
+    if files.unfinished_restore().is_some() {
         return Err(BackupError::Interrupted(state.to_owned()));
     }
     for entry in entries {

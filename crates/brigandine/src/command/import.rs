@@ -2,20 +2,36 @@
 
 use std::cell::Cell;
 use std::path::Path;
+use std::process::exit;
 use std::time::Instant;
 
+use super::serve::Signals;
 use super::terminal::Reports;
-use super::{Failure, check_user, print_json, say};
+use super::{FAILED, Failure, check_user, print_json, say};
 use crate::cli::{self, ImportOf};
 use crate::model;
 use crate::store::{self, ImportedHistory, Kind, LeftOut, Step};
 
-/// Imports, and prints what was imported.
+/// Imports, and prints what was imported. A signal ends the process at once, because a killed import loses nothing of
+/// what it has stored: the same command goes on from there.
 ///
 /// # Errors
 /// The file is not understood, or cannot be read, or the new database cannot be written; the message says how to
 /// continue.
-pub(crate) fn run(arguments: &cli::Import) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: cli::Import) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let work = tokio::task::spawn_blocking(move || import(&arguments));
+    tokio::select! {
+        done = work => done.unwrap_or_else(|error| Err(Failure::failed(error.to_string()))),
+        name = signals.next() => {
+            Reports::new().clear();
+            eprintln!("brigandine: {name}: stopped; give the same command again, and the import goes on from here");
+            exit(i32::from(FAILED));
+        }
+    }
+}
+
+fn import(arguments: &cli::Import) -> Result<(), Failure> {
     let failed = |error: store::ImportError| Failure::failed(error.to_string());
     check_user(match &arguments.of {
         Some(ImportOf::Cuirass { state, .. }) => &state.state,

@@ -45,6 +45,17 @@ impl<'path> StateDir<'path> {
         self.0.join(MANIFEST)
     }
 
+    /// What a restore that has not ended has left: the database, or the file from which its copy is made.
+    pub(crate) fn unfinished_restore(self) -> Option<PathBuf> {
+        let restore = self.restore();
+        let name = restore.file_name()?;
+        let entries = std::fs::read_dir(self.0).ok()?.flatten();
+        let is_left = |entry: &std::fs::DirEntry| {
+            entry.file_name().as_encoded_bytes().starts_with(name.as_encoded_bytes())
+        };
+        entries.filter(is_left).map(|entry| entry.path()).min()
+    }
+
     /// The file that says from which backup the directory was restored, until a server has started.
     pub(crate) fn restored(self) -> PathBuf {
         self.0.join("restored.json")

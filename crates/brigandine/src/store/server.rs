@@ -5,6 +5,8 @@ use super::query::Query;
 use super::schema::{self, SchemaError};
 use crate::os::folder::room;
 use crate::os::state_dir::{MANIFEST, StateDir};
+use rustix::fs::Access;
+use rustix::io::Errno;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +24,12 @@ pub enum OpenError {
     /// The database cannot be opened.
     #[error("cannot open {0}: {1}")]
     Database(PathBuf, #[source] DatabaseError),
+    /// The directory or the file cannot be written.
+    #[error(
+        "{0} cannot be written ({1}), and SQLite writes beside a database even to read it: give the command as the \
+         server's user, or copy the whole state directory to a disk that can be written"
+    )]
+    ReadOnly(PathBuf, #[source] std::io::Error),
     /// An import into the state directory has not ended.
     #[error(
         "an import has not ended: {0} is there; run `brigandine import` again with the same file, or remove it to give \
@@ -168,8 +176,7 @@ fn check_files(state: &Path) -> Result<(), OpenError> {
     if unfinished.exists() {
         return Err(OpenError::Importing(unfinished));
     }
-    let unfinished = StateDir::new(state).restore();
-    if unfinished.exists() {
+    if let Some(unfinished) = StateDir::new(state).unfinished_restore() {
         return Err(OpenError::Restoring(unfinished));
     }
     let path = StateDir::new(state).database();
@@ -181,6 +188,13 @@ fn check_files(state: &Path) -> Result<(), OpenError> {
     let has_wal = wal.metadata().is_ok_and(|metadata| metadata.len() > 0);
     if is_empty && (has_wal || has_results(state)) {
         return Err(OpenError::Emptied(path));
+    }
+    for path in [state, &path] {
+        // Opening the database reports what else may be wrong.
+        let may = rustix::fs::access(path, Access::WRITE_OK);
+        if let Err(error @ (Errno::ROFS | Errno::ACCESS)) = may {
+            return Err(OpenError::ReadOnly(path.to_owned(), error.into()));
+        }
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ mod backup;
 mod check;
 mod demo;
 mod history;
+mod interrupted;
 mod pages;
 mod probes;
 mod reload;

@@ -5,6 +5,7 @@ use crate::command::serve::{address, text};
 use crate::support::{Place, Process, run, until};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 /// A server whose state directory is a small file system.
 struct Small {
@@ -51,6 +52,25 @@ fn statuses(address: &str) -> Vec<i64> {
     let builds: serde_json::Value = serde_json::from_str(body).expect("JSON");
     let builds = builds.as_array().expect("a list");
     builds.iter().filter_map(|build| build["buildstatus"].as_i64()).collect()
+}
+
+#[test]
+fn on_a_disk_that_cannot_be_written_commands_say_what_to_do() {
+    let small = Small::new("24m", &[("job", "command = \"true\"")]);
+    let once = small.place.command(&["--one-shot"]);
+    assert!(run(small.mounts.command(&once)).status.success());
+    let mut mount = Command::new("mount");
+    mount.args(["-o", "remount,ro"]).arg(small.place.state());
+    assert!(run(small.mounts.command(&mount)).status.success());
+    let backup = small.place.path("backup");
+    for arguments in [&["builds"][..], &["status"], &["backup", backup.to_str().expect("a path")]] {
+        let ended = run(small.mounts.command(&small.place.tool(arguments)));
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {}", ended.stdout);
+        let remedy = "copy the whole state directory to a disk that can be written";
+        assert!(ended.stderr.contains(remedy), "{arguments:?}: {}", ended.stderr);
+    }
+    let ended = run(small.mounts.command(&once));
+    assert!(!ended.status.success() && !ended.stderr.contains("Builder::"), "{}", ended.stderr);
 }
 
 #[test]
@@ -269,7 +289,7 @@ fn an_evaluation_that_meets_a_full_disk_for_a_moment_is_begun_again() {
     server.trace("evaluation ended");
     let page = until(|| text(&address, "/eval/1"), |page| page.contains("the disk was full"));
     assert!(page.contains("it is evaluated again when there is room"), "{page}");
-    let mut larger = std::process::Command::new("mount");
+    let mut larger = Command::new("mount");
     larger.args(["-o", "remount,nr_inodes=1000"]).arg(&checkouts);
     let ended = run(mounts.command(&larger));
     assert!(ended.status.success(), "{}", ended.stderr);
