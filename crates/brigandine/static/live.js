@@ -1,6 +1,6 @@
-// Pages are whole without this. It does three things: lets a page take over its own changed parts
-// when the server says that something has changed, shows a build log as it is written, and lets
-// times count on.
+// Pages are whole without this. It does five things: lets a page take over its own changed parts
+// when the server says that something has changed, shows a build log as it is written, marks ranges
+// of lines, obeys keys, and lets times count on.
 "use strict";
 
 const link = document.getElementById("link");
@@ -184,6 +184,94 @@ if (log) {
     wanted.checked = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   }, { passive: true });
 }
+
+// ---- the lines of a log ----
+
+// The address names a line (#L10), which the browser shows, or a range of them (#L10-20). With the shift key, a number
+// makes a range that begins at the line before.
+
+const lines = document.getElementById("lines");
+const RANGE = /^#L(\d+)-L?(\d+)$/;
+
+function mark() {
+  for (const line of lines.querySelectorAll(".here")) line.classList.remove("here");
+  const range = RANGE.exec(location.hash);
+  if (!range) return;
+  const [from, to] = range.slice(1).map(Number);
+  const marked = [...lines.children].filter((line) => {
+    const number = Number(line.id.slice(1));
+    return number >= from && number <= to;
+  });
+  for (const line of marked) line.classList.add("here");
+  marked[0]?.scrollIntoView({ block: "center" });
+}
+
+if (lines) {
+  mark();
+  addEventListener("hashchange", mark);
+  lines.addEventListener("click", (event) => {
+    const first = /^#L(\d+)/.exec(location.hash);
+    if (!event.shiftKey || !first || !event.target.matches(".l > a")) return;
+    event.preventDefault();
+    const [from, to] = [Number(first[1]), Number(event.target.textContent)].sort((one, other) => one - other);
+    location.hash = `L${from}-${to}`;
+  });
+}
+
+// ---- keys ----
+
+// A letter that nobody types into a field does what the list behind `?` says.
+
+const ROWS = "main .row > a, main a.last";
+
+function step(by) {
+  const rows = [...document.querySelectorAll(ROWS)];
+  const at = rows.indexOf(document.activeElement);
+  const next = at < 0 ? (by > 0 ? 0 : rows.length - 1) : at + by;
+  rows[next]?.focus();
+}
+
+function press(selector) {
+  document.querySelector(selector)?.click();
+}
+
+const KEYS = {
+  j: ["the next row", () => step(1)],
+  k: ["the row before", () => step(-1)],
+  e: ["the first failure; on its page, the first error of its log",
+    () => press(document.querySelector('main a[href*="line=error"]') ? 'main a[href*="line=error"]' : "main .row.bad > a")],
+  f: ["follow the log, or stop following it", () => press("label:not([hidden]) > #follow")],
+  "/": ["the field for searches", () => document.querySelector("main input[type=search]")?.focus()],
+  h: ["the overview", () => press("a.brand")],
+  q: ["the queue", () => press('header a[href$="/queue"]')],
+  "?": ["this list", help],
+};
+
+function help() {
+  let dialog = document.querySelector("dialog");
+  if (!dialog) {
+    dialog = document.createElement("dialog");
+    dialog.setAttribute("aria-label", "Keys");
+    const list = document.createElement("dl");
+    for (const [key, [what]] of Object.entries(KEYS)) {
+      const [name, text] = ["dt", "dd"].map((tag) => document.createElement(tag));
+      name.append(key);
+      text.append(what);
+      list.append(name, text);
+    }
+    dialog.append(list);
+    document.body.append(dialog);
+  }
+  if (dialog.open) dialog.close();
+  else dialog.showModal();
+}
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches?.("input, textarea, select")) return;
+  if (!Object.hasOwn(KEYS, event.key)) return;
+  event.preventDefault();
+  KEYS[event.key][1]();
+});
 
 // ---- times ----
 

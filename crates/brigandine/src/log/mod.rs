@@ -27,14 +27,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 mod file;
+mod lines;
 mod reader;
 #[cfg(test)]
 pub(crate) mod tests;
 mod writer;
 
+pub(crate) use lines::{Line, LinePass};
 pub(crate) use reader::LogReader;
 pub(crate) use writer::LogWriter;
 
@@ -47,7 +49,13 @@ pub(crate) struct Logs {
     announced: Arc<watch::Sender<Announced>>,
     /// The most bytes of one log.
     bytes_max: Live<u64>,
+    /// A permit for each pass over the lines of logs.
+    passes: Arc<Semaphore>,
 }
+
+/// The most passes over the lines of logs at the same time. A pass reads a large log from its beginning, which takes a
+/// processor for as long as that takes.
+const PASSES_MAX: usize = 2;
 
 /// The announcements of writes that may start builds or evaluations (LOG4). At most one of the builder and one of each
 /// monitor is open.
@@ -83,7 +91,14 @@ impl Logs {
             live: Arc::default(),
             announced: Arc::default(),
             bytes_max: Live::new(bytes_max),
+            passes: Arc::new(Semaphore::new(PASSES_MAX)),
         }
+    }
+
+    /// Waits until a pass over the lines of a log may begin. The pass ends before the permit is dropped.
+    pub(crate) async fn may_pass(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes the semaphore.
+        self.passes.acquire().await.ok()
     }
 
     /// Changes the bound for logs that begin from now on.

@@ -92,6 +92,7 @@ pub(super) const TABLE: &[(&str, &str, Access)] = &[
     ("GET", "/build/{id}/download-by-type/{kind}/{subtype}/{file}", Read(Of::Build)),
     ("GET", "/build/{id}/download/{number}", Read(Of::Build)),
     ("GET", "/build/{id}/download/{number}/{file}", Read(Of::Build)),
+    ("GET", "/build/{id}/log", Read(Of::Build)),
     ("GET", "/build/{id}/log/live", Read(Of::Build)),
     ("GET", "/build/{id}/log/raw", Read(Of::Build)),
     ("GET", "/configuration", Read(Of::Everything)),

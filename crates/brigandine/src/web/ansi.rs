@@ -101,6 +101,18 @@ impl Lines {
         self.resume = self.taken;
     }
 
+    /// Reads a whole line without its end, and returns it as HTML without an element around it. The colours that it sets
+    /// stay for the next line.
+    pub(super) fn whole(&mut self, line: &[u8]) -> String {
+        let mut html = String::new();
+        self.push(line, &mut html);
+        self.push(b"\n", &mut html);
+        // A line that was broken because of its length is one line again. The text itself is escaped.
+        let inner = html.replace("</div><div class=\"l\">", "");
+        let inner = inner.strip_prefix("<div class=\"l\">").unwrap_or(&inner);
+        inner.strip_suffix("</div>").unwrap_or(inner).to_owned()
+    }
+
     /// Drops the unfinished line, because it began before the part that is shown.
     pub(super) fn forget(&mut self) {
         self.cells.clear();

@@ -189,8 +189,9 @@ async fn make(
         .take(NEIGHBOURS)
         .map(|build| build.id.to_string())
         .collect();
+    let state = view::build_badge(build.status).label;
     let layout = Layout {
-        title: format!("{} · build {} · Brigandine", build.job, build.id),
+        title: format!("{state}: {} · build {} · Brigandine", build.job, build.id),
         section: "overview",
         queue,
         live: format!("/live?builds={}", watched.join(",")),

@@ -260,8 +260,9 @@ impl Asked {
     fn layout(&self, s: &Snapshot, evaluation: &Evaluation) -> rusqlite::Result<Layout> {
         let pending = evaluation.status == EvaluationStatus::Started
             || evaluation.counters.scheduled + evaluation.counters.started > 0;
+        let state = view::state_badge(evaluation.status, &evaluation.counters).label;
         Ok(Layout {
-            title: format!("{} #{} · Brigandine", evaluation.specification, evaluation.id),
+            title: format!("{state}: {} #{} · Brigandine", evaluation.specification, evaluation.id),
             section: "overview",
             queue: store::queue_counts(s)?,
             // Pending builds may belong to other specifications, so the page watches all changes.

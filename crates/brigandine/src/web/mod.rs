@@ -13,6 +13,7 @@ mod files;
 mod jobset;
 mod layout;
 mod live;
+mod log;
 mod login;
 mod overview;
 mod parts;

@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, Uri};
 use axum::routing::{MethodRouter, get, post};
 
 use super::files::{ICON, SCRIPT, STYLE, asset};
-use super::{changing, configuration, description, evaluation, jobset, live, login, queue};
+use super::{changing, configuration, description, evaluation, jobset, live, log, login, queue};
 use crate::context::Context;
 
 /// A function that makes the handler of a route.
@@ -13,13 +13,14 @@ type Make = fn() -> MethodRouter<Context>;
 
 /// Every route of the pages and of the files that they load, except those that programs use too (`site.rs`).
 /// `tests/data/pages/routes.txt` has an address for each route, and says how it is tested.
-pub(super) const ROUTES: [(&str, Make); 19] = [
+pub(super) const ROUTES: [(&str, Make); 20] = [
     ("/jobset/{name}", || get(jobset::page)),
     ("/jobset/{name}/change", || post(changing::specification)),
     ("/eval/{id}/change", || post(changing::evaluation)),
     ("/build/{id}/change", || post(changing::build)),
     ("/eval/{id}/log", || get(evaluation::log)),
     ("/build/{id}/details", || get(super::build::page)),
+    ("/build/{id}/log", || get(log::page)),
     ("/build/{id}/log/live", || get(live::log)),
     ("/queue", || get(queue::page)),
     ("/api", || get(description::page)),

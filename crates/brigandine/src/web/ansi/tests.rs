@@ -154,3 +154,21 @@ fn a_progress_bar_of_any_length_takes_the_memory_of_one_line() {
         assert!(lines.cells.len() <= LINE_MAX, "{hostile:?}");
     }
 }
+
+#[test]
+fn a_whole_line_is_one_piece_whatever_its_length_and_keeps_its_colours_for_the_next() {
+    let mut lines = Lines::default();
+    assert_eq!(lines.whole(b""), "");
+    assert_eq!(lines.whole(b"10 %\r99 % <b>"), "99 % &lt;b&gt;");
+    assert_eq!(lines.whole(b"\x1b[31mred"), "<span class=\"c31\">red</span>");
+    assert_eq!(lines.whole(b"still\x1b[0m"), "<span class=\"c31\">still</span>");
+    for length in [LINE_MAX - 1, LINE_MAX, LINE_MAX + 1, 2 * LINE_MAX, 3 * LINE_MAX + 5] {
+        assert_eq!(lines.whole(&vec![b'x'; length]), "x".repeat(length), "{length}");
+    }
+    // Half a character at the end of a line is replaced, and does not wait for the next line.
+    assert_eq!(lines.whole(b"na\xc3"), "na\u{fffd}");
+    assert_eq!(
+        lines.whole(b"</div><div class=\"l\">"),
+        "&lt;/div&gt;&lt;div class=&quot;l&quot;&gt;"
+    );
+}

@@ -11,6 +11,7 @@ mod documents;
 mod git;
 mod growth;
 mod lengths;
+mod lines;
 mod logs;
 mod machine;
 mod mounts;
