@@ -118,6 +118,11 @@ fn routes(samples: &Samples) -> Vec<Route> {
     });
     let names = samples.specifications.iter();
     let of_names = names.map(|name| request(&format!("/jobset/{name}"), true)).collect();
+    let of_histories = samples.jobs.iter().map(|job| {
+        let name = escaped(&job.name).replace('+', "%20");
+        request(&format!("/job/{}/{name}", job.specification), true)
+    });
+    let of_histories = of_histories.collect();
     let small = format!("/api/latestbuilds?nr=10&jobset={}", escaped(&samples.small.name));
     let checkouts = "\"checkouts\":";
     let evaluations = of("/api/evaluation?id=", &samples.evaluations, false);
@@ -132,6 +137,7 @@ fn routes(samples: &Samples) -> Vec<Route> {
         // A page has a `rect` for each build of the job's history.
         page("build/ID (page)", 400.0, "<rect class=", of("/build/", &history, true)),
         route("api/evaluation?id", 400.0, checkouts, checkouts, evaluations),
+        page("job/NAME/JOB", 200.0, ROW, of_histories),
         page("eval/ID (page)", 200.0, ROW, of("/eval/", &samples.evaluations, true)),
         page("jobset/NAME", 200.0, "<a href=\"/eval/", of_names),
         page("/", 200.0, ROW, one("/", true)),

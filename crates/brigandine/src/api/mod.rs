@@ -10,6 +10,7 @@ mod document;
 mod downloads;
 mod evaluations;
 mod hydra;
+mod job;
 mod jobs;
 mod log;
 mod parameters;
@@ -34,6 +35,7 @@ pub(crate) fn routes() -> Described<Context> {
         .merge(counts::routes())
         .merge(evaluations::routes())
         .merge(jobs::routes())
+        .merge(job::routes())
         .merge(changes::routes())
         .merge(audit::routes())
         .merge(comparison::routes())

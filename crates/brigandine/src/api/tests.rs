@@ -95,6 +95,23 @@ async fn evaluations_are_compared_page_by_page() {
 }
 
 #[tokio::test]
+async fn the_history_of_a_job_is_told_page_by_page() {
+    let requests = [
+        "/api/v1/job/hello/test",
+        "/api/v1/job/hello/test?nr=1",
+        "/api/v1/job/hello/test?nr=1&before=2",
+        "/api/v1/job/hello/compile",
+        "/api/v1/job/hello/lint%20%22all%22%20%3Cx%3E",
+        "/api/v1/job/hello/none",
+        "/api/v1/job/unknown/test",
+        "/api/v1/job/hello/test?nr=0",
+        "/api/v1/job/hello/test?before=x",
+        "POST /api/v1/job/hello/test",
+    ];
+    check("job", &requests).await;
+}
+
+#[tokio::test]
 async fn a_build_is_written_as_cuirass_does() {
     let requests = [
         "/build/1",

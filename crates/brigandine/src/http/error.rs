@@ -96,6 +96,15 @@ impl HttpError {
         Self::NotFound(format!("No latest build for job {}.", cut(job)))
     }
 
+    /// No evaluation of the specification has the job.
+    pub(crate) fn no_job(specification: &str, job: &str) -> Self {
+        Self::NotFound(format!(
+            "no evaluation of {} has a job called {}",
+            cut(specification),
+            cut(job)
+        ))
+    }
+
     /// There is no such specification.
     pub(crate) fn no_specification(name: &str) -> Self {
         Self::NotFound(format!("there is no specification called {}", cut(name)))
@@ -223,7 +232,9 @@ pub(crate) async fn wrong_method(uri: Uri) -> Response {
 /// A text that says which methods the routes at `uri` have.
 pub(super) fn methods(uri: &Uri) -> &'static str {
     let path = uri.path();
-    if path != "/api/v1/audit" && path.starts_with("/api/v1/") || path == "/logout" {
+    let reads = path == "/api/v1/audit" || path.starts_with("/api/v1/job/");
+    let reads = reads || path.ends_with("/compare");
+    if path.starts_with("/api/v1/") && !reads || path == "/logout" {
         "only POST is answered here"
     } else if path == "/login" {
         "only GET, HEAD and POST are answered here"

@@ -18,6 +18,7 @@ mod evaluation;
 mod event;
 mod forge;
 mod ids;
+mod job;
 mod job_list;
 mod live;
 mod log_name;
@@ -48,6 +49,7 @@ pub use evaluation::{Checkout, Counters, Evaluation, EvaluationDetails, JobState
 pub use event::{Changed, Event, publish};
 pub use forge::{commit_page, range_page};
 pub use ids::{BuildId, EvaluationId, ProductId, SpecificationId};
+pub use job::{JobPast, JobRates};
 pub use job_list::{JobEntry, Needs};
 pub use live::Live;
 pub use log_name::LogName;

@@ -81,6 +81,7 @@ pub(super) const TABLE: &[(&str, &str, Access)] = &[
     ("POST", "/api/v1/jobset/{name}/enable", Change(Admin::ROLE, Of::Specification)),
     ("POST", "/api/v1/jobset/{name}/evaluate", Change(Builder::ROLE, Of::Specification)),
     ("GET", "/api/v1/eval/{id}/compare", Read(Of::Evaluation)),
+    ("GET", "/api/v1/job/{name}/{job}", Read(Of::Specification)),
     ("POST", "/api/v1/jobset/{name}/remove", Change(Admin::ROLE, Of::Specification)),
     // A definition may name every repository that the server can read, so it needs the role everywhere.
     ("POST", "/api/v1/specifications", Change(Admin::ROLE, Of::Everything)),
@@ -103,6 +104,7 @@ pub(super) const TABLE: &[(&str, &str, Access)] = &[
     ("GET", "/eval/{id}/log", Read(Of::Evaluation)),
     ("GET", "/favicon.ico", Open),
     ("GET", "/healthz", Open),
+    ("GET", "/job/{name}/{job}", Read(Of::Specification)),
     ("GET", "/job/{project}/{jobset}/{job}/latest", Read(Of::Jobset)),
     ("GET", "/job/{project}/{jobset}/{job}/latest-finished", Read(Of::Jobset)),
     ("GET", "/job/{project}/{jobset}/{job}/latest-finished/{*rest}", Read(Of::Jobset)),

@@ -53,9 +53,9 @@ pub(crate) use blame::surroundings;
 pub(crate) use builds::{
     Abandoned, Claim, JobFilter, KILLED, Latest, Pending, REFUSED_MAX, Recovered, RefusedStart,
     WholeQueue, abandon, build_details, build_ids, build_named, builds_of_output, claim,
-    ended_per_period, evaluations_of_build, job_page, latest_builds, latest_of_job, lose, needs,
-    pending_builds, product, products, queue, queue_counts, rebuild, recover, running_twin,
-    specification_names, systems, whole_queue,
+    ended_per_period, evaluations_of_build, job_page, job_past, job_rates, latest_builds,
+    latest_of_job, lose, needs, pending_builds, product, products, queue, queue_counts, rebuild,
+    recover, running_twin, specification_names, systems, whole_queue,
 };
 #[cfg(test)]
 pub(crate) use builds::{cancel, restart};

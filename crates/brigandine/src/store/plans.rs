@@ -162,6 +162,9 @@ fn ask_for_jobs(s: &Snapshot) -> rusqlite::Result<()> {
         latest_of_job(s, SpecificationId::new(2), "job7", None, latest)?;
         latest_of_job(s, SpecificationId::new(2), "job7", Some("system1"), latest)?;
     }
+    job_past(s, SpecificationId::new(2), "job7", EVALUATION, 10)?;
+    job_past(s, SpecificationId::new(2), "job7", EvaluationId::new(45), 3)?;
+    job_rates(s, SpecificationId::new(2), "job7")?;
     build_ids(s, EVALUATION, 10)?;
     job_builds(s, EVALUATION, &[], None, 10)?;
     job_builds(s, EVALUATION, &["job7".to_owned()], Some("system1"), 10)?;

@@ -4,6 +4,7 @@ mod blame;
 mod comparison;
 mod files;
 mod histories;
+mod job;
 mod machine;
 mod requests;
 mod upgrades;

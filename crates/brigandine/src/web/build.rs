@@ -45,6 +45,8 @@ struct Page {
     products: Vec<ProductRow>,
     recipe: Recipe,
     history: Vec<Square<BuildId>>,
+    /// The address of the job's page.
+    job_page: String,
     past: Past,
     why: Vec<Reason>,
     audit: Vec<AuditRow>,
@@ -256,6 +258,7 @@ fn page_of(
         products: products.into_iter().map(product).collect(),
         recipe: definition.map(Recipe::new).unwrap_or_default(),
         history: history.iter().rev().enumerate().map(square).collect(),
+        job_page: view::job_page(&build.specification, &build.job),
         log_size: if build.log.bytes > 0 { view::bytes(build.log.bytes) } else { String::new() },
         past,
         why,

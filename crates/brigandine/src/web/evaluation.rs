@@ -370,6 +370,7 @@ impl Asked {
         let after = border("after", jobs.jobs.last().filter(|_| jobs.has_after));
         let row = |job: model::JobState| BuildRow {
             // The job's name in this evaluation. Another evaluation may have registered the build under another name.
+            history: view::job_page(&details.evaluation.specification, &job.job),
             job: job.job,
             reused: job.reused,
             weather: if job.reused { "" } else { view::weather(job.build.weather) },

@@ -134,6 +134,8 @@ pub(super) struct BuildRow {
     pub(super) id: model::BuildId,
     pub(super) badge: Badge,
     pub(super) job: String,
+    /// The address of the job's history; empty: the list has no links to histories.
+    pub(super) history: String,
     pub(super) specification: String,
     pub(super) system: String,
     /// When the build stopped; if it has not ended, when it was submitted.
@@ -181,6 +183,7 @@ impl BuildRow {
             message: build.message,
             weather: view::weather(build.weather),
             job: build.job,
+            history: String::new(),
             specification: build.specification,
             system: build.system,
             reused: false,

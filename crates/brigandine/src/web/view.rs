@@ -247,6 +247,11 @@ pub(super) fn encode(text: &str) -> String {
     utf8_percent_encode(text, ENCODED).to_string()
 }
 
+/// The address of the page of a job.
+pub(super) fn job_page(specification: &str, job: &str) -> String {
+    format!("/job/{specification}/{}", encode(job))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,6 +13,7 @@ mod evaluation;
 mod history;
 mod job;
 mod jobset;
+mod past;
 mod project;
 mod readiness;
 mod search;
@@ -34,6 +35,7 @@ pub(crate) use evaluation::{EvaluationJson, EvaluationPageJson, HydraEvaluationJ
 pub(crate) use history::HistoryJson;
 pub(crate) use job::{JobJson, ShieldJson};
 pub(crate) use jobset::{HydraJobsetJson, JobsetJson};
+pub(crate) use past::JobHistoryJson;
 pub(crate) use project::ProjectJson;
 pub(crate) use readiness::ReadinessJson;
 pub(crate) use search::SearchJson;

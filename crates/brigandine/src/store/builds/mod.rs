@@ -9,6 +9,7 @@ mod find;
 mod finish;
 mod jobs;
 mod list;
+mod past;
 mod periods;
 mod queue;
 mod recover;
@@ -33,6 +34,7 @@ pub(crate) use jobs::{Border, JobFilter, Latest, build_ids, job_page, latest_of_
 pub(crate) use list::{
     latest_builds, pending_builds, queue, queue_counts, specification_names, systems,
 };
+pub(crate) use past::{job_past, job_rates};
 pub(crate) use periods::ended_per_period;
 pub(crate) use queue::{Pending, WholeQueue, running_twin, whole_queue};
 pub(crate) use recover::{KILLED, Recovered, recover};
