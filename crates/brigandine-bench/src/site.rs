@@ -123,6 +123,8 @@ fn routes(samples: &Samples) -> Vec<Route> {
         request(&format!("/job/{}/{name}", job.specification), true)
     });
     let of_histories = of_histories.collect();
+    let names = samples.specifications.iter();
+    let of_grids = names.map(|name| request(&format!("/jobset/{name}/grid"), true)).collect();
     let small = format!("/api/latestbuilds?nr=10&jobset={}", escaped(&samples.small.name));
     let checkouts = "\"checkouts\":";
     let evaluations = of("/api/evaluation?id=", &samples.evaluations, false);
@@ -138,6 +140,7 @@ fn routes(samples: &Samples) -> Vec<Route> {
         page("build/ID (page)", 400.0, "<rect class=", of("/build/", &history, true)),
         route("api/evaluation?id", 400.0, checkouts, checkouts, evaluations),
         page("job/NAME/JOB", 200.0, ROW, of_histories),
+        page("jobset/NAME/grid", 50.0, "<th scope=\"row\">", of_grids),
         page("eval/ID (page)", 200.0, ROW, of("/eval/", &samples.evaluations, true)),
         page("jobset/NAME", 200.0, "<a href=\"/eval/", of_names),
         page("/", 200.0, ROW, one("/", true)),

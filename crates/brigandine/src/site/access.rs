@@ -115,6 +115,7 @@ pub(super) const TABLE: &[(&str, &str, Access)] = &[
     ("GET", "/jobset/{name}", Read(Of::Specification)),
     // Changes of administrators are refused by the handler to others.
     ("POST", "/jobset/{name}/change", Change(Builder::ROLE, Of::Specification)),
+    ("GET", "/jobset/{name}/grid", Read(Of::Specification)),
     ("GET", "/jobset/{project}/{jobset}", Read(Of::Jobset)),
     ("PUT", "/jobset/{project}/{jobset}", Change(Admin::ROLE, Of::Everything)),
     ("DELETE", "/jobset/{project}/{jobset}", Change(Admin::ROLE, Of::Jobset)),

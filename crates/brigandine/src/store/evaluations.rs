@@ -25,6 +25,15 @@ macro_rules! select {
     };
 }
 
+/// The number of an evaluation's jobs, by its counters.
+macro_rules! jobs {
+    () => {
+        "scheduled + started + succeeded + failed + failed_dependency + failed_other + canceled"
+    };
+}
+
+pub(super) use jobs;
+
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Evaluation> {
     let columns = &mut Columns::of(row);
     Ok(read!(columns: Evaluation {

@@ -14,6 +14,7 @@ mod database;
 mod derivations;
 mod evaluations;
 mod figures;
+mod grid;
 mod history;
 mod import;
 #[cfg(test)]
@@ -69,6 +70,7 @@ pub(crate) use evaluations::{
     evaluations_of_project, latest_finished_evaluation,
 };
 pub(crate) use figures::{Figures, figures};
+pub(crate) use grid::{Grid, GridCell, GridFilter, grid};
 pub(crate) use history::{ExportError, export};
 pub(crate) use import::{ImportedHistory, Kind, import_cuirass, import_history, kind_of};
 pub(crate) use pruning::{

@@ -18,6 +18,7 @@ use rusqlite::{Connection, trace::TraceEvent};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+mod jobs;
 mod lists;
 
 /// The statements that traced connections have run. A static, because SQLite's hook is a plain function.
@@ -100,7 +101,7 @@ async fn ask_everything(database: &lockkeeper::Database) {
     database
         .write(move |tx| {
             ask_for_builds(tx)?;
-            ask_for_jobs(tx)?;
+            jobs::ask_for_jobs(tx)?;
             ask_for_the_rest(tx)
         })
         .await
@@ -154,35 +155,6 @@ fn ask_for_builds(s: &Snapshot) -> rusqlite::Result<()> {
     job_history(s, "spec2", "job7", 24)?;
     queue_counts(s)?;
     pending_builds(s, "main")?;
-    Ok(())
-}
-
-fn ask_for_jobs(s: &Snapshot) -> rusqlite::Result<()> {
-    for latest in [Latest::Ended, Latest::Succeeded, Latest::SucceededInFinished] {
-        latest_of_job(s, SpecificationId::new(2), "job7", None, latest)?;
-        latest_of_job(s, SpecificationId::new(2), "job7", Some("system1"), latest)?;
-    }
-    job_past(s, SpecificationId::new(2), "job7", EVALUATION, 10)?;
-    job_past(s, SpecificationId::new(2), "job7", EvaluationId::new(45), 3)?;
-    job_rates(s, SpecificationId::new(2), "job7")?;
-    build_ids(s, EVALUATION, 10)?;
-    job_builds(s, EVALUATION, &[], None, 10)?;
-    job_builds(s, EVALUATION, &["job7".to_owned()], Some("system1"), 10)?;
-    for border in [None, Some(("job5".to_owned(), BUILD))] {
-        for text in [String::new(), "ob".to_owned()] {
-            for statuses in [Vec::new(), vec![BuildStatus::Failed, BuildStatus::Succeeded]] {
-                let after = JobFilter {
-                    statuses: statuses.clone(),
-                    text: text.clone(),
-                    after: border.clone(),
-                    before: None,
-                };
-                let before = JobFilter { after: None, before: border.clone(), ..after.clone() };
-                job_page(s, EVALUATION, &after, 10)?;
-                job_page(s, EVALUATION, &before, 10)?;
-            }
-        }
-    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod blame;
 mod comparison;
 mod files;
+mod grid;
 mod histories;
 mod job;
 mod machine;

@@ -10,6 +10,7 @@ mod configuration;
 mod description;
 mod evaluation;
 mod files;
+mod grid;
 mod job;
 mod jobset;
 mod layout;

@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, Uri};
 use axum::routing::{MethodRouter, get, post};
 
 use super::files::{ICON, SCRIPT, STYLE, asset};
-use super::{changing, configuration, description, evaluation, job, jobset, live, log, login, queue};
+use super::{changing, configuration, description, evaluation, grid, job, jobset, live, log, login, queue};
 use crate::context::Context;
 
 /// A function that makes the handler of a route.
@@ -13,9 +13,10 @@ type Make = fn() -> MethodRouter<Context>;
 
 /// Every route of the pages and of the files that they load, except those that programs use too (`site.rs`).
 /// `tests/data/pages/routes.txt` has an address for each route, and says how it is tested.
-pub(super) const ROUTES: [(&str, Make); 21] = [
+pub(super) const ROUTES: [(&str, Make); 22] = [
     ("/job/{name}/{job}", || get(job::page)),
     ("/jobset/{name}", || get(jobset::page)),
+    ("/jobset/{name}/grid", || get(grid::page)),
     ("/jobset/{name}/change", || post(changing::specification)),
     ("/eval/{id}/change", || post(changing::evaluation)),
     ("/build/{id}/change", || post(changing::build)),

@@ -1,5 +1,7 @@
 //! Tests that request pages as a browser does.
 
+mod jobs;
+
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -9,18 +11,23 @@ use crate::model::LogName;
 use crate::model::{BuildId, BuildStatus, EvaluationId, Event, SpecificationId};
 use crate::site::harness::{LIMIT, Served, served, served_with};
 
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "/",
     "/queue",
     "/jobset/hello",
     "/jobset/odd",
     "/job/hello/test",
+    "/jobset/hello/grid",
     "/eval/1",
     "/eval/2",
     "/eval/3",
     "/build/3",
     "/build/7/details",
 ];
+
+/// The failed build of the job `test` succeeds at its first attempt.
+const FLAKY: &str = "UPDATE attempt SET number = 2 WHERE build_id = 3;
+     INSERT INTO attempt VALUES (3, 1, 'local', 0, '', 1700000203, 1700000204);";
 
 /// The part of `text` between `from` and `to`.
 fn between<'t>(text: &'t str, from: &str, to: &str) -> &'t str {
@@ -192,34 +199,6 @@ async fn an_evaluation_is_compared_with_any_other_that_has_jobs() {
     }
     // One without jobs has nothing to compare.
     assert!(!served.page("/eval/3").await.body.contains("Compare"));
-    served.close().await;
-}
-
-#[tokio::test]
-async fn a_job_whose_derivation_succeeded_and_failed_is_told_to_be_flaky_and_still_to_fail() {
-    let served = served().await;
-    let body = served.page("/job/hello/test").await.body;
-    assert!(!body.contains("flaky"), "{body}");
-    assert!(body.contains("50 %: 1 of 2 builds in the last 2 evaluations"), "{body}");
-    let again = "UPDATE attempt SET number = 2 WHERE build_id = 3;
-         INSERT INTO attempt VALUES (3, 1, 'local', 0, '', 1700000203, 1700000204);";
-    let changed =
-        served.database.exclusive(move |conn: &mut rusqlite::Connection| conn.execute_batch(again));
-    changed.await.expect("changed");
-    let body = served.page("/job/hello/test").await.body;
-    assert!(body.contains("50 %: 1 of 2 derivations both succeeded and failed"), "{body}");
-    assert!(
-        body.contains("<span class=\"state bad\">failed</span><span class=\"tag\">flaky</span>")
-    );
-    assert!(body.contains("<h2 class=\"quiet\">Since when it fails</h2>"), "{body}");
-    let rows = between(&body, "data-part=\"builds\">", "</main>");
-    assert_eq!(rows.matches(">flaky</span>").count(), 1, "{rows}");
-    assert!(body.contains("<title>#3 failed: 26 s</title>"), "{body}");
-    // Every build and every evaluation leads there.
-    for (page, link) in [("/build/3", "/job/hello/test"), ("/eval/1", "/job/hello/compile")] {
-        let body = served.page(page).await.body;
-        assert!(body.contains(&format!("<a href=\"{link}\">")), "{page}");
-    }
     served.close().await;
 }
 

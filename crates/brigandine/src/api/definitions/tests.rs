@@ -202,7 +202,12 @@ async fn what_clients_of_hydra_send_is_refused_by_the_same_rules() {
                 .to_string();
         let path = format!("/jobset/main/{encoded}");
         let answer = send(&served, "PUT", &path, &good.to_string()).await;
-        assert_eq!(pointers(&answer, &path), [""], "{}", answer.body);
+        if name == "grid" {
+            // A page has this address, which is why the name is reserved.
+            assert_eq!(answer.status, 405, "{}", answer.head);
+        } else {
+            assert_eq!(pointers(&answer, &path), [""], "{}", answer.body);
+        }
         let reserved = ["grid", "badge.svg"].contains(&name);
         let answer = send(&served, "PUT", &format!("/project/{encoded}"), "{}").await;
         assert_eq!(answer.status, if reserved { 201 } else { 400 }, "{name}: {}", answer.body);

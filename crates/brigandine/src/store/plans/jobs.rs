@@ -1,0 +1,45 @@
+//! Calls every function of the store about jobs.
+
+use super::*;
+
+pub(super) fn ask_for_jobs(s: &Snapshot) -> rusqlite::Result<()> {
+    for latest in [Latest::Ended, Latest::Succeeded, Latest::SucceededInFinished] {
+        latest_of_job(s, SpecificationId::new(2), "job7", None, latest)?;
+        latest_of_job(s, SpecificationId::new(2), "job7", Some("system1"), latest)?;
+    }
+    job_past(s, SpecificationId::new(2), "job7", EVALUATION, 10)?;
+    job_past(s, SpecificationId::new(2), "job7", EvaluationId::new(45), 3)?;
+    job_rates(s, SpecificationId::new(2), "job7")?;
+    for failing in [false, true] {
+        for (after, before) in [(None, None), (Some("job5"), None), (None, Some("job5"))] {
+            let filter = GridFilter {
+                until: Some(EvaluationId::new(45)),
+                failing,
+                after: after.map(str::to_owned),
+                before: before.map(str::to_owned),
+                evaluations: 5,
+                jobs: 7,
+            };
+            assert!(!grid(s, SpecificationId::new(2), &filter)?.rows.is_empty());
+        }
+    }
+    build_ids(s, EVALUATION, 10)?;
+    job_builds(s, EVALUATION, &[], None, 10)?;
+    job_builds(s, EVALUATION, &["job7".to_owned()], Some("system1"), 10)?;
+    for border in [None, Some(("job5".to_owned(), BUILD))] {
+        for text in [String::new(), "ob".to_owned()] {
+            for statuses in [Vec::new(), vec![BuildStatus::Failed, BuildStatus::Succeeded]] {
+                let after = JobFilter {
+                    statuses: statuses.clone(),
+                    text: text.clone(),
+                    after: border.clone(),
+                    before: None,
+                };
+                let before = JobFilter { after: None, before: border.clone(), ..after.clone() };
+                job_page(s, EVALUATION, &after, 10)?;
+                job_page(s, EVALUATION, &before, 10)?;
+            }
+        }
+    }
+    Ok(())
+}
