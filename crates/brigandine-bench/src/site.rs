@@ -125,6 +125,11 @@ fn routes(samples: &Samples) -> Vec<Route> {
     let of_histories = of_histories.collect();
     let names = samples.specifications.iter();
     let of_grids = names.map(|name| request(&format!("/jobset/{name}/grid"), true)).collect();
+    let search = |words: String| request(&format!("/search?query={}", escaped(&words)), true);
+    let of_searches = samples.jobs.iter().map(|job| {
+        search(format!("spec:{} job:{} system:{}", job.specification, job.name, job.system))
+    });
+    let of_searches = of_searches.collect();
     let small = format!("/api/latestbuilds?nr=10&jobset={}", escaped(&samples.small.name));
     let checkouts = "\"checkouts\":";
     let evaluations = of("/api/evaluation?id=", &samples.evaluations, false);
@@ -141,6 +146,7 @@ fn routes(samples: &Samples) -> Vec<Route> {
         route("api/evaluation?id", 400.0, checkouts, checkouts, evaluations),
         page("job/NAME/JOB", 200.0, ROW, of_histories),
         page("jobset/NAME/grid", 50.0, "<th scope=\"row\">", of_grids),
+        page("search (page)", 50.0, ROW, of_searches),
         page("eval/ID (page)", 200.0, ROW, of("/eval/", &samples.evaluations, true)),
         page("jobset/NAME", 200.0, "<a href=\"/eval/", of_names),
         page("/", 200.0, ROW, one("/", true)),

@@ -23,7 +23,7 @@ use crate::openapi::{Described, Document};
 use crate::{api, config, probes, web};
 
 /// The routes with one address for people and programs.
-pub(crate) const SHARED: [&str; 3] = ["/", "/build/{id}", "/eval/{id}"];
+pub(crate) const SHARED: [&str; 4] = ["/", "/build/{id}", "/eval/{id}", "/search"];
 
 /// The routes of the API, the pages and the probes.
 ///
@@ -60,6 +60,7 @@ fn described() -> Described<Context> {
         .get(SHARED[0], overview, api::projects_operation())
         .get(SHARED[1], build, api::build_operation())
         .get(SHARED[2], evaluation, api::evaluation_operation())
+        .get(SHARED[3], search, api::search_operation())
 }
 
 /// Answers with JSON if the request asks for it by name, as clients of Hydra do, and with a page otherwise.
@@ -99,6 +100,16 @@ async fn build(
         return web::build(&context, &visitor, &id, &headers).await;
     }
     let mut response = api::build(&context, id).await.into_response();
+    http::vary(response.headers_mut(), &["accept"]);
+    response
+}
+
+/// Answers as [`build`] does.
+async fn search(State(context): State<Context>, query: Query, headers: HeaderMap) -> Response {
+    if http::accepts_html(&headers) {
+        return web::search(State(context), query).await;
+    }
+    let mut response = api::search(&context, &query).await.into_response();
     http::vary(response.headers_mut(), &["accept"]);
     response
 }

@@ -21,7 +21,9 @@ use crate::context::Context;
 use crate::openapi::Described;
 
 pub(crate) use builds::{build, build_operation};
-pub(crate) use hydra::{evaluation, evaluation_operation, projects, projects_operation};
+pub(crate) use hydra::{
+    evaluation, evaluation_operation, projects, projects_operation, search, search_operation,
+};
 pub(crate) use session::log_in;
 
 /// The routes of the API, except those that are also pages (`site.rs`).

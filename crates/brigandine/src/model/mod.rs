@@ -24,6 +24,7 @@ mod live;
 mod log_name;
 mod login_provider;
 mod output_path;
+mod search;
 mod specification;
 mod status;
 mod tasks;
@@ -55,6 +56,7 @@ pub use live::Live;
 pub use log_name::LogName;
 pub use login_provider::{ClaimedGrant, LoginProvider};
 pub use output_path::{output_digest, output_path, product_file, product_path};
+pub use search::Search;
 pub use specification::{
     Evaluator, Input, Keep, Look, MAIN_PROJECT, RESERVED_NAMES, RESERVED_WHY, Reference,
     Specification, SpecificationState, Supersede,

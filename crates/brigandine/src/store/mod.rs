@@ -53,10 +53,11 @@ pub(crate) use audit::{audit, prune_audit};
 pub(crate) use blame::surroundings;
 pub(crate) use builds::{
     Abandoned, Claim, JobFilter, KILLED, Latest, Pending, REFUSED_MAX, Recovered, RefusedStart,
-    WholeQueue, abandon, build_details, build_ids, build_named, builds_of_output, claim,
-    ended_per_period, evaluations_of_build, job_page, job_past, job_rates, latest_builds,
-    latest_of_job, lose, needs, pending_builds, product, products, queue, queue_counts, rebuild,
-    recover, running_twin, specification_names, systems, whole_queue,
+    SearchBorder, SearchStep, WholeQueue, abandon, build_details, build_ids, build_named,
+    builds_of_output, claim, ended_per_period, evaluations_of_build, job_page, job_past, job_rates,
+    latest_builds, latest_of_job, lose, needs, pending_builds, product, products, queue,
+    queue_counts, rebuild, recover, running_twin, search_builds, search_evaluations,
+    specification_names, systems, whole_queue,
 };
 #[cfg(test)]
 pub(crate) use builds::{cancel, restart};
@@ -89,6 +90,7 @@ pub(crate) use server::{BUSY_TIMEOUT, note_start, note_stop, open, optimize};
 #[cfg(test)]
 pub(crate) use specifications::want_look;
 pub(crate) use specifications::{
-    Looked, note_look, project_of, put_specification, specification, specification_by_id,
+    Looked, active_names, note_look, project_of, put_specification, specification,
+    specification_by_id,
 };
 pub(crate) use why::{ahead, predecessor};

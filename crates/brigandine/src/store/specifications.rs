@@ -37,6 +37,11 @@ pub fn specifications(s: &Snapshot) -> rusqlite::Result<Vec<SpecificationState>>
     s.all(select!("WHERE removed_at = 0 ORDER BY name"), [], state)
 }
 
+/// The names of all specifications that were not removed, sorted.
+pub(crate) fn active_names(s: &Snapshot) -> rusqlite::Result<Vec<String>> {
+    s.values("SELECT name FROM specification WHERE removed_at = 0 ORDER BY name", [])
+}
+
 /// The specification of this name; `None`: there is none, or it was removed.
 pub(crate) fn specification(
     s: &Snapshot,

@@ -8,6 +8,7 @@ mod histories;
 mod job;
 mod machine;
 mod requests;
+mod search;
 mod upgrades;
 mod why;
 

@@ -17,6 +17,7 @@ use crate::model::{QueueCounts, Role};
 use crate::store;
 
 /// What a page shows around its own content.
+#[derive(Default)]
 pub(super) struct Layout {
     pub(super) title: String,
     /// Which link of the navigation is marked as the current one.

@@ -25,6 +25,7 @@ mod queue;
 mod revisions;
 mod routes;
 mod rows;
+mod search;
 #[cfg(test)]
 mod snapshots;
 mod tail;
@@ -41,3 +42,4 @@ pub(crate) use login::log_in;
 pub(crate) use overview::page as overview;
 pub(crate) use parts::{Versions, parts};
 pub(crate) use routes::router;
+pub(crate) use search::page as search;

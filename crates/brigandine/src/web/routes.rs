@@ -5,7 +5,9 @@ use axum::http::{HeaderMap, Uri};
 use axum::routing::{MethodRouter, get, post};
 
 use super::files::{ICON, SCRIPT, STYLE, asset};
-use super::{changing, configuration, description, evaluation, grid, job, jobset, live, log, login, queue};
+use super::{
+    changing, configuration, description, evaluation, grid, job, jobset, live, log, login, queue,
+};
 use crate::context::Context;
 
 /// A function that makes the handler of a route.

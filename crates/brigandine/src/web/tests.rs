@@ -11,13 +11,14 @@ use crate::model::LogName;
 use crate::model::{BuildId, BuildStatus, EvaluationId, Event, SpecificationId};
 use crate::site::harness::{LIMIT, Served, served, served_with};
 
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "/",
     "/queue",
     "/jobset/hello",
     "/jobset/odd",
     "/job/hello/test",
     "/jobset/hello/grid",
+    "/search?query=test",
     "/eval/1",
     "/eval/2",
     "/eval/3",
@@ -140,6 +141,10 @@ async fn one_address_is_a_page_for_browsers_and_json_for_programs() {
     assert_eq!(page.header("vary"), Some("accept, x-brigandine-parts, accept-encoding"));
     // This one is too short to be compressed.
     assert_eq!(json.header("vary"), Some("accept"));
+    let address = "/search?query=compile";
+    let (page, json) = (served.page(address).await, served.get(address).await);
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(json.header("content-type"), Some("application/json"));
     served.close().await;
 }
 

@@ -12,13 +12,13 @@ use crate::openapi::Described;
 
 pub(crate) use evaluations::{evaluation, evaluation_operation};
 pub(crate) use projects::{projects, projects_operation};
+pub(crate) use search::{search, search_operation};
 
 pub(super) fn routes() -> Described<Context> {
     Described::new()
         .merge(projects::routes())
         .merge(evaluations::routes())
         .merge(jobs::routes())
-        .merge(search::routes())
         .merge(writes::routes())
 }
 

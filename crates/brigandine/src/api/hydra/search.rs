@@ -1,35 +1,37 @@
 //! `/search?query=`: projects and specifications by name, builds by output and derivation.
 
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
 use crate::context::Context;
 use crate::http::{HttpError, Query, Result, json};
 use crate::model::{Build, SpecificationState};
-use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
+use crate::openapi::{Dialect, Kind, Operation, Parameter};
 use crate::store::{self, Snapshot};
 use crate::wire::{HydraJobsetJson, ProjectJson, SearchJson, whole_builds_json};
 
 /// The most results of each kind, as in Hydra.
 const RESULTS_MAX: u32 = 500;
 
-pub(super) fn routes() -> Described<Context> {
+/// The description of [`search`].
+pub(crate) fn search_operation() -> Operation {
     let text = Parameter::new("query", Kind::Words, "compile", "The text.");
-    let operation = Operation::new(
+    Operation::new(
         Dialect::Hydra,
-        "Projects and specifications by name, builds by output and derivation",
+        "Projects and specifications by name, builds by output and derivation; a page for browsers",
     )
     .takes(&[text.required()])
-    .json::<SearchJson>(200, "What the text finds.");
-    Described::new().get("/search", search, operation)
+    .json::<SearchJson>(200, "What the text finds.")
+    .other(200, "text/html; charset=utf-8", "The page of the search.")
+    .refuses(400, "There is no text.")
+    .other(400, "text/html; charset=utf-8", "A word is no part of a search.")
 }
 
 /// What the text of `query` finds.
 ///
 /// # Errors
 /// 400: there is no text.
-async fn search(State(context): State<Context>, query: Query) -> Result<Response> {
+pub(crate) async fn search(context: &Context, query: &Query) -> Result<Response> {
     let text = query.get("query").unwrap_or_default().trim().to_owned();
     if text.is_empty() {
         return Err(HttpError::BadRequest("Query is empty.".to_owned()));

@@ -15,6 +15,7 @@ mod queue;
 mod recover;
 mod restart;
 mod row;
+mod search;
 mod twins;
 
 pub use claim::{Claimed, start};
@@ -39,6 +40,7 @@ pub(crate) use periods::ended_per_period;
 pub(crate) use queue::{Pending, WholeQueue, running_twin, whole_queue};
 pub(crate) use recover::{KILLED, Recovered, recover};
 pub(crate) use restart::{rebuild, restart};
+pub(crate) use search::{SearchBorder, SearchStep, search_builds, search_evaluations};
 
 pub(super) use bump::bump;
 pub(super) use cancel::{Unwanted, cancel_unwanted};

@@ -23,6 +23,28 @@ pub(super) fn ask_for_jobs(s: &Snapshot) -> rusqlite::Result<()> {
             assert!(!grid(s, SpecificationId::new(2), &filter)?.rows.is_empty());
         }
     }
+    for text in [
+        "",
+        "spec:spec2",
+        "job:job7",
+        "job:job7 spec:spec2",
+        "system:system1",
+        "status:failed",
+        "status:queued",
+        "author:a",
+        "author:a spec:spec2",
+        "ob",
+        "ob7 spec:spec2",
+        "öb7",
+        "abcdef0",
+    ] {
+        let search: crate::model::Search = text.parse().expect("a search");
+        for after in [None, Some((2500, BUILD))] {
+            search_builds(s, &search, after, SearchStep { rows: 10, looked_at: 100 })?;
+        }
+        search_evaluations(s, &search)?;
+    }
+    active_names(s)?;
     build_ids(s, EVALUATION, 10)?;
     job_builds(s, EVALUATION, &[], None, 10)?;
     job_builds(s, EVALUATION, &["job7".to_owned()], Some("system1"), 10)?;
