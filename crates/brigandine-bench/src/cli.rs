@@ -30,6 +30,8 @@ pub(crate) enum Command {
     /// Measure pages while many read and change builds, the database is copied, and another process
     /// reads it for long; status 1 if pages are slow, an answer is wrong, or a log says `locked`
     Crowd(Crowd),
+    /// Measure the comparison of two large evaluations that share most of their builds
+    Comparison(Comparison),
     /// The server that `site` and `strangers` measure
     #[command(hide = true)]
     Server {
@@ -160,6 +162,19 @@ pub(crate) struct Crowd {
     /// Seconds of the measurement
     #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
     pub(crate) seconds: f64,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Comparison {
+    /// Jobs of each evaluation
+    #[arg(long, value_name = "N", default_value = "50000", value_parser = number::<u32>(10, 1_000_000))]
+    pub(crate) jobs: u32,
+    /// Requests of each kind
+    #[arg(long, value_name = "N", default_value = "50", value_parser = number::<u32>(1, 10_000))]
+    pub(crate) requests: u32,
     /// Print the figures as JSON
     #[arg(long)]
     pub(crate) json: bool,

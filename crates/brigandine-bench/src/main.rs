@@ -3,6 +3,7 @@
 mod builds;
 mod cli;
 mod client;
+mod comparison;
 mod crowd;
 mod figures;
 mod growth;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         cli::Command::Strangers(arguments) => strangers::run(&arguments),
         cli::Command::Viewer(arguments) => viewer::run(&arguments),
         cli::Command::Crowd(arguments) => crowd::run(&arguments),
+        cli::Command::Comparison(arguments) => comparison::run(&arguments),
         cli::Command::Hold { state } => crowd::hold_until_told(&state),
         cli::Command::Server { state } => server::run(&state),
     };

@@ -8,6 +8,7 @@
 //! | `updates R` | makes R status updates per second from now on; 0: none | `ok` |
 //! | `bulk N` | makes N status updates as fast as it can | seconds |
 //! | `register N` | registers one evaluation with N new jobs | seconds |
+//! | `pair N` | registers two evaluations with N jobs each, of which nine of ten share their builds | their numbers |
 //! | `updated` | nothing | the number of status updates since the last such line |
 //!
 //! An update writes what the builder stores: a start, or an end with attempt, counters, weather and outputs.
@@ -124,6 +125,10 @@ async fn obey(mut load: Load) -> Result<(), Failure> {
                 let began = Instant::now();
                 load.bulk(number).await?;
                 say(&began.elapsed().as_secs_f64().to_string());
+            }
+            "pair" => {
+                let (one, other) = load.register_pair(number).await?;
+                say(&format!("{one} {other}"));
             }
             "register" => {
                 load.register_new(number).await?;
@@ -322,20 +327,20 @@ impl Load {
     /// Registers one evaluation with new jobs in one write, like a monitor.
     async fn register_new(&self, number: usize) -> Result<(), Failure> {
         let stamp = stamp()?;
-        let job = |n: usize| {
-            let digest = store::derivation_key(&format!("{stamp} {n}")).unsigned_abs();
-            NewJob {
-                name: format!("bench-{n:06}-1.0.x86_64-linux"),
-                derivation: format!("/gnu/store/{digest:020}{n:012}-bench-{n:06}-1.0.drv"),
-                system: "bench-linux".to_owned(),
-                nix_name: format!("bench-{n:06}-1.0"),
-                ..NO_JOB
-            }
-        };
-        let jobs: Vec<_> = (0..number).map(job).collect();
+        let jobs: Vec<_> = (0..number).map(|n| new_job(&stamp, n)).collect();
         self.register(jobs, stamp).await?;
         brigandine::give_back().await;
         Ok(())
+    }
+
+    /// Registers two evaluations. Every tenth job of the second has a build of its own.
+    async fn register_pair(&self, number: usize) -> Result<(EvaluationId, EvaluationId), Failure> {
+        let (first, second) = (stamp()?, stamp()?);
+        let before: Vec<_> = (0..number).map(|n| new_job(&first, n)).collect();
+        let stamp = |n: usize| if n.is_multiple_of(10) { &second } else { &first };
+        let after: Vec<_> = (0..number).map(|n| new_job(stamp(n), n)).collect();
+        let first = self.register(before, first.clone()).await?;
+        Ok((first, self.register(after, second.clone()).await?))
     }
 
     async fn register(&self, jobs: Vec<NewJob>, stamp: String) -> Result<EvaluationId, Failure> {
@@ -346,6 +351,18 @@ impl Load {
             Ok(store::register(tx, id, &jobs, "", "", now)?.map(|_| id))
         });
         registered.await?.ok_or_else(|| failed("an evaluation was there before it was made"))
+    }
+}
+
+/// A job with a name of its own, whose derivation is another one for each stamp.
+fn new_job(stamp: &str, n: usize) -> NewJob {
+    let digest = store::derivation_key(&format!("{stamp} {n}")).unsigned_abs();
+    NewJob {
+        name: format!("bench-{n:06}-1.0.x86_64-linux"),
+        derivation: format!("/gnu/store/{digest:020}{n:012}-bench-{n:06}-1.0.drv"),
+        system: "bench-linux".to_owned(),
+        nix_name: format!("bench-{n:06}-1.0"),
+        ..NO_JOB
     }
 }
 

@@ -312,3 +312,18 @@ fn an_argument_that_is_none_is_refused_in_words_that_say_what_is_expected() {
         assert!(ended.stderr.contains(told), "{arguments:?}: {}", ended.stderr);
     }
 }
+
+#[test]
+fn two_evaluations_are_compared_as_json_and_as_a_page() {
+    let mut command = Command::new(PROGRAM);
+    command.args(["comparison", "--jobs", "1000", "--requests", "3", "--json"]);
+    let ended = run(command);
+    assert!(ended.status.success(), "{}\n{}", ended.stdout, ended.stderr);
+    let figures: serde_json::Value = serde_json::from_str(&ended.stdout).expect("only JSON");
+    let rows = figures.as_array().expect("rows");
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert_eq!(row["jobs"], 1000);
+        assert!(row["p50_ms"].as_f64() <= row["max_ms"].as_f64(), "{row}");
+    }
+}
