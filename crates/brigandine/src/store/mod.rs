@@ -52,12 +52,12 @@ pub(crate) use accounts::{
 pub(crate) use audit::{audit, prune_audit};
 pub(crate) use blame::surroundings;
 pub(crate) use builds::{
-    Abandoned, Claim, JobFilter, KILLED, Latest, Pending, REFUSED_MAX, Recovered, RefusedStart,
-    SearchBorder, SearchStep, WholeQueue, abandon, build_details, build_ids, build_named,
-    builds_of_output, claim, ended_per_period, evaluations_of_build, job_page, job_past, job_rates,
-    latest_builds, latest_of_job, lose, needs, pending_builds, product, products, queue,
-    queue_counts, rebuild, recover, running_twin, search_builds, search_evaluations,
-    specification_names, systems, whole_queue,
+    Abandoned, CANCELED, Claim, JobFilter, KILLED, Latest, Pending, REFUSED_MAX, Recovered,
+    RefusedStart, SearchBorder, SearchStep, WholeQueue, abandon, build_details, build_ids,
+    build_named, builds_of_output, claim, ended_per_period, evaluations_of_build, job_page,
+    job_past, job_rates, latest_builds, latest_of_job, lose, needs, pending_builds, product,
+    products, queue, queue_counts, rebuild, recover, running_twin, search_builds,
+    search_evaluations, specification_names, systems, whole_queue,
 };
 #[cfg(test)]
 pub(crate) use builds::{cancel, restart};

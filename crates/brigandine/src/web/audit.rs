@@ -26,6 +26,16 @@ pub(super) fn changes(
     filter: &AuditFilter,
     now: Timestamp,
 ) -> rusqlite::Result<Vec<AuditRow>> {
+    some_changes(s, filter, ROWS, now)
+}
+
+/// Like [`changes`], at most `limit`.
+pub(super) fn some_changes(
+    s: &Snapshot,
+    filter: &AuditFilter,
+    limit: u32,
+    now: Timestamp,
+) -> rusqlite::Result<Vec<AuditRow>> {
     let row = |row: Audited| AuditRow {
         actor: row.actor,
         change: row.change,
@@ -37,5 +47,5 @@ pub(super) fn changes(
         reason: row.reason,
         at: view::moment(row.at, now),
     };
-    Ok(store::audit(s, filter, ROWS)?.into_iter().map(row).collect())
+    Ok(store::audit(s, filter, limit)?.into_iter().map(row).collect())
 }

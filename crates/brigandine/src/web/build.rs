@@ -169,6 +169,7 @@ async fn make(
                     past: &past,
                     audit: &audit,
                     systems: &systems,
+                    now,
                 },
             )?;
             Ok(Some((details, history, (past, why, audit), store::queue_counts(s)?)))

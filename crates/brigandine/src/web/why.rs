@@ -1,13 +1,16 @@
 //! The part of a build's page that says why: why it was built, why it waits, who canceled it, why it was tried again.
 
-use super::audit::AuditRow;
+use super::audit::{self, AuditRow};
 use super::past::Past;
 use super::view::{self, Moment};
-use crate::model::{Attempt, Build, BuildStatus, Definition};
+use crate::model::{Attempt, AuditFilter, Build, BuildStatus, Definition, EvaluationId, Timestamp};
 use crate::store::{self, Snapshot};
 
 /// How many attempts are explained, the latest of them.
 const ATTEMPTS: usize = 5;
+
+/// Among how many changes of an evaluation and its builds a cancel of the evaluation is looked for.
+const CHANGES: u32 = 500;
 
 /// A sentence with a link in it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -35,6 +38,7 @@ pub(super) struct Known<'a> {
     pub(super) audit: &'a [AuditRow],
     /// The systems that the server builds for.
     pub(super) systems: &'a [String],
+    pub(super) now: Timestamp,
 }
 
 /// Why a build is as it is, the first cause first.
@@ -42,7 +46,7 @@ pub(super) fn reasons(s: &Snapshot, known: &Known<'_>) -> rusqlite::Result<Vec<R
     let mut reasons = vec![made(s, known)?];
     reasons.extend(again(known));
     reasons.extend(waits(s, known)?);
-    reasons.extend(ended(known));
+    reasons.extend(ended(s, known)?);
     let more = known.past.evaluations.len() as i64 + known.past.others - 1;
     if more > 0 {
         let what = view::count(more, "other evaluation");
@@ -140,22 +144,76 @@ fn waits(s: &Snapshot, known: &Known<'_>) -> rusqlite::Result<Option<Reason>> {
 }
 
 /// Whose result it has, or who canceled it.
-fn ended(known: &Known<'_>) -> Option<Reason> {
-    let build = known.build;
-    if let Some(rest) = build.message.strip_prefix("as build ")
-        && let Ok(other) = rest.split(':').next().unwrap_or_default().parse::<i64>()
-    {
-        return Some(Reason {
+fn ended(s: &Snapshot, known: &Known<'_>) -> rusqlite::Result<Option<Reason>> {
+    if let Some(other) = number_behind("as build ", known.build) {
+        return Ok(Some(Reason {
             before: "It was not run: it has the result of ".to_owned(),
             link: format!("/build/{other}"),
             label: format!("#{other}"),
             after: ", of the same derivation.".to_owned(),
             at: None,
-        });
+        }));
     }
-    if build.status != BuildStatus::Canceled {
-        return None;
+    match known.build.status {
+        BuildStatus::Canceled => canceled(s, known),
+        _ => Ok(None),
     }
-    let row = known.audit.iter().find(|row| row.change == "cancel")?;
-    Some(asked("It was canceled because ", " asked for it", row))
 }
+
+/// The number in the message of a build that begins so; `None`: it begins otherwise.
+fn number_behind(begin: &str, build: &Build) -> Option<i64> {
+    build.message.strip_prefix(begin)?.split(':').next()?.parse().ok()
+}
+
+/// Who canceled it: somebody who asked for that, or for the cancel of an evaluation; or newer revisions did. The message
+/// of the build says which.
+fn canceled(s: &Snapshot, known: &Known<'_>) -> rusqlite::Result<Option<Reason>> {
+    let build = known.build;
+    if let Some(by) = number_behind("superseded by evaluation ", build) {
+        return Ok(Some(Reason {
+            before: "It was canceled because ".to_owned(),
+            link: format!("/eval/{by}"),
+            label: format!("#{by}"),
+            after: " superseded what wanted it.".to_owned(),
+            at: None,
+        }));
+    }
+    if let Some(of) = number_behind("canceled with evaluation ", build) {
+        let evaluation = Some(EvaluationId::new(of));
+        let filter = AuditFilter { evaluation, ..AuditFilter::default() };
+        let mut rows = audit::some_changes(s, &filter, CHANGES, known.now)?;
+        rows.retain(|row| row.build.is_none());
+        let row = cancel_of(build, &rows);
+        return Ok(Some(Reason {
+            before: "It was canceled with ".to_owned(),
+            link: format!("/eval/{of}"),
+            label: format!("#{of}"),
+            after: match row {
+                Some(row) => asked(", because ", " asked for it", row).before,
+                None => ", on request.".to_owned(),
+            },
+            at: row.and_then(|row| row.at.clone()),
+        }));
+    }
+    if build.message != store::CANCELED {
+        return Ok(None);
+    }
+    let row = cancel_of(build, known.audit);
+    Ok(row.map(|row| asked("It was canceled because ", " asked for it", row)))
+}
+
+/// The cancel by which a build ended, among changes of which the latest is the first: of a build that ran the first since
+/// its start, since the later ones came when it was being ended; of a build that waited the last.
+fn cancel_of<'r>(build: &Build, rows: &'r [AuditRow]) -> Option<&'r AuditRow> {
+    let is_within = |row: &&AuditRow| {
+        let at = row.at.as_ref().map_or(0, |at| at.seconds);
+        row.change == "cancel" && (build.started_at..=build.stopped_at).contains(&at)
+    };
+    match build.started_at {
+        0 => rows.iter().find(is_within),
+        _ => rows.iter().rfind(is_within),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -44,7 +44,7 @@ pub(crate) use search::{SearchBorder, SearchStep, search_builds, search_evaluati
 
 pub(super) use bump::bump;
 pub(super) use cancel::{Unwanted, cancel_unwanted};
-pub(super) use change::CANCELED;
+pub(crate) use change::CANCELED;
 
 #[cfg(test)]
 pub(super) use claim::claim_for;
