@@ -9,7 +9,6 @@ use axum::extract::{Extension, Request, State};
 use axum::http::HeaderMap;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -23,7 +22,8 @@ use crate::openapi::{Described, Document};
 use crate::{api, config, probes, web};
 
 /// The routes with one address for people and programs.
-pub(crate) const SHARED: [&str; 4] = ["/", "/build/{id}", "/eval/{id}", "/search"];
+pub(crate) const SHARED: [&str; 6] =
+    ["/", "/build/{id}", "/eval/{id}", "/search", "/login", "/logout"];
 
 /// The routes of the API, the pages and the probes.
 ///
@@ -49,7 +49,7 @@ pub(crate) fn routes(context: Context, base: Base) -> Routes {
 /// All routes, and the document that describes those for programs.
 fn router() -> (Router<Context>, Document) {
     let (router, document) = described().into_parts();
-    (router.merge(web::router()).route("/login", post(log_in)), document)
+    (router.merge(web::router()), document)
 }
 
 /// The routes that programs use, with their descriptions.
@@ -61,6 +61,9 @@ fn described() -> Described<Context> {
         .get(SHARED[1], build, api::build_operation())
         .get(SHARED[2], evaluation, api::evaluation_operation())
         .get(SHARED[3], search, api::search_operation())
+        .get(SHARED[4], web::login_page, api::login_page_operation())
+        .post(SHARED[4], log_in, api::log_in_operation())
+        .post(SHARED[5], web::log_out, api::log_out_operation())
 }
 
 /// Answers with JSON if the request asks for it by name, as clients of Hydra do, and with a page otherwise.

@@ -19,7 +19,7 @@ use crate::wire::{
 pub(super) fn routes() -> Described<Context> {
     let several_operation =
         Operation::new(Dialect::Own, "Change several builds, evaluations and specifications")
-            .reads::<ChangesJson>()
+            .needs::<ChangesJson>()
             .json::<OutcomesJson>(200, "What became of each.")
             .secured();
     Described::new()

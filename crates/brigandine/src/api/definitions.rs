@@ -48,7 +48,7 @@ pub(super) fn routes() -> Described<Context> {
     );
     let put_operation = Operation::new(Dialect::Own, "Add or replace specifications, all or none")
         .takes(&[replace, OVERRIDE, REASON])
-        .reads::<SpecificationFileJson>()
+        .needs::<SpecificationFileJson>()
         .json::<StoredJson>(200, "They are stored.")
         .json::<ProblemsJson>(400, "The body has problems; each is named.")
         .secured()

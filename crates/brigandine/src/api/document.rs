@@ -13,7 +13,8 @@ use crate::openapi::{Described, Dialect, Document, Operation};
 
 pub(super) fn routes() -> Described<Context> {
     let operation = Operation::new(Dialect::Own, "This document")
-        .json::<Map<String, Value>>(200, "A document of OpenAPI 3.1.");
+        .json::<Map<String, Value>>(200, "A document of OpenAPI 3.1.")
+        .open();
     Described::new().get("/api/openapi.json", document, operation)
 }
 

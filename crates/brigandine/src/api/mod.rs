@@ -24,7 +24,7 @@ pub(crate) use builds::{build, build_operation};
 pub(crate) use hydra::{
     evaluation, evaluation_operation, projects, projects_operation, search, search_operation,
 };
-pub(crate) use session::log_in;
+pub(crate) use session::{log_in, log_in_operation, log_out_operation, login_page_operation};
 
 /// The routes of the API, except those that are also pages (`site.rs`).
 pub(crate) fn routes() -> Described<Context> {

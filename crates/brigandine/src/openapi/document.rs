@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::operation::{Answer, Content, Kind, Operation, Parameter, Stated};
+use super::operation::{Access, Answer, Body, Content, Kind, Operation, Parameter, Stated};
 use crate::wire::ErrorJson;
 
 /// The version of OpenAPI.
@@ -14,7 +14,11 @@ const VERSION: &str = "3.1.0";
 
 const ABOUT: &str = "A self-hosted server for continuous integration, which answers as Cuirass and Hydra do. Times are \
     UTC seconds, 0 when not yet. Every GET answers HEAD too; unknown parameters are ignored. The tag of an operation \
-    says whose clients know it.";
+    says whose clients know it. Browsers, which accept text/html by name, get refusals as pages, and those without \
+    credentials that a page needs are sent to `/login`.";
+
+const TOKEN: &str = "A token that `brigandine token create` makes, or the one in the server's token file. A client may \
+    send the cookie of a login instead.";
 
 /// The tags, and what each means.
 const TAGS: [(&str, &str); 4] = [
@@ -38,6 +42,16 @@ const SHARED: [(u16, &str, &str); 7] = [
         "Waiting",
         "The server waits for a disk or the database, or one of its bounds is reached.",
     ),
+];
+
+/// The refusals of requests whose senders may not make them, in every operation that is not for everybody.
+const DENIED: [(u16, &str, &str); 2] = [
+    (
+        401,
+        "Unauthorized",
+        "The request has no valid credentials; reading needs them on a private server.",
+    ),
+    (403, "Forbidden", "The role is too small, or the request comes from a page of another site."),
 ];
 
 /// What the server answers to programs.
@@ -66,8 +80,11 @@ impl Document {
         }
         let error = generators.answers.subschema_for::<ErrorJson<'_>>();
         let refusal = |about: &str| json!({"description": about, "content": {"application/json": {"schema": error}}});
-        let responses: Map<String, Value> =
-            SHARED.iter().map(|(_, name, about)| ((*name).to_owned(), refusal(about))).collect();
+        let responses: Map<String, Value> = SHARED
+            .iter()
+            .chain(&DENIED)
+            .map(|(_, name, about)| ((*name).to_owned(), refusal(about)))
+            .collect();
         let tags: Vec<Value> =
             TAGS.iter().map(|(name, about)| json!({"name": name, "description": about})).collect();
         json!({
@@ -88,7 +105,7 @@ impl Document {
                 "securitySchemes": {"token": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The token in the server's token file.",
+                    "description": TOKEN,
                 }},
             },
         })
@@ -124,9 +141,11 @@ impl Generators {
 }
 
 fn operation(stated: &Stated, path: &str, generators: &mut Generators) -> Value {
-    let Operation { dialect, summary, parameters, body, answers, secured } = &stated.operation;
+    let Operation { dialect, summary, parameters, body, answers, access } = &stated.operation;
+    let denied: &[_] = if *access == Access::Everybody { &[] } else { &DENIED };
     let mut responses: BTreeMap<String, Value> = SHARED
         .iter()
+        .chain(denied)
         .map(|(status, name, _)| {
             (status.to_string(), json!({"$ref": format!("#/components/responses/{name}")}))
         })
@@ -144,12 +163,15 @@ fn operation(stated: &Stated, path: &str, generators: &mut Generators) -> Value 
     if !parameters.is_empty() {
         value["parameters"] = parameters.into();
     }
-    if let Some(body) = body {
-        let content = content(&[*body], &mut generators.requests);
-        value["requestBody"] = json!({"required": false, "content": content});
+    if let Some(Body { content: one, required }) = body {
+        let content = content(&[*one], &mut generators.requests);
+        value["requestBody"] = json!({"required": required, "content": content});
     }
-    if *secured {
-        value["security"] = json!([{"token": []}]);
+    match access {
+        Access::Everybody => {}
+        // Also without credentials, unless the server is private.
+        Access::Readers => value["security"] = json!([{}, {"token": []}]),
+        Access::Changers => value["security"] = json!([{"token": []}]),
     }
     value
 }
@@ -177,14 +199,19 @@ fn parameter(parameter: &Parameter, path: &str) -> Value {
         Kind::Number | Kind::Range(..) => parameter.example.parse::<i64>().map(Value::from).ok(),
         Kind::Text | Kind::Words | Kind::OneOf(_) => Some(parameter.example.into()),
     };
-    json!({
+    let mut value = json!({
         "name": parameter.name,
         "in": if in_path { "path" } else { "query" },
         "required": in_path || parameter.required,
         "description": parameter.about,
         "schema": schema,
         "example": example,
-    })
+    });
+    if !in_path && !parameter.required {
+        // It counts as a missing one.
+        value["allowEmptyValue"] = true.into();
+    }
+    value
 }
 
 fn answer(answer: &Answer, generator: &mut SchemaGenerator) -> Value {
@@ -192,7 +219,7 @@ fn answer(answer: &Answer, generator: &mut SchemaGenerator) -> Value {
     if !answer.content.is_empty() {
         value["content"] = content(&answer.content, generator);
     }
-    if answer.status == 302 {
+    if [302, 303].contains(&answer.status) {
         let schema = json!({"type": "string", "format": "uri-reference"});
         value["headers"] = json!({"Location": {"required": true, "schema": schema}});
     }

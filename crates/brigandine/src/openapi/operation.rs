@@ -90,7 +90,26 @@ impl Parameter {
     }
 }
 
-/// The body of a request or of an answer.
+/// Who may make the requests of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everybody, on a private server too.
+    Everybody,
+    /// Everybody; on a private server, those who may read.
+    Readers,
+    /// Those whose role is large enough for the change.
+    Changers,
+}
+
+/// The body of a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Body {
+    pub(super) content: Content,
+    /// Whether a request without a body is refused.
+    pub(super) required: bool,
+}
+
+/// The body of a request or of an answer, as its media type says.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Content {
     /// The media type.
@@ -114,17 +133,16 @@ pub(crate) struct Operation {
     pub(super) summary: &'static str,
     pub(super) parameters: Vec<Parameter>,
     /// What a request may have as its body; `None`: bodies are read and ignored.
-    pub(super) body: Option<Content>,
+    pub(super) body: Option<Body>,
     pub(super) answers: Vec<Answer>,
-    /// Whether requests need credentials.
-    pub(super) secured: bool,
+    pub(super) access: Access,
 }
 
 impl Operation {
-    /// An operation without parameters and answers.
+    /// An operation without parameters and answers, for those who may read.
     pub(crate) fn new(dialect: Dialect, summary: &'static str) -> Self {
         let (parameters, answers) = (Vec::new(), Vec::new());
-        Self { dialect, summary, parameters, body: None, answers, secured: false }
+        Self { dialect, summary, parameters, body: None, answers, access: Access::Readers }
     }
 
     /// Adds parameters.
@@ -134,9 +152,19 @@ impl Operation {
     }
 
     /// Requests may have a body, which is JSON.
-    pub(crate) fn reads<T: JsonSchema>(mut self) -> Self {
+    pub(crate) fn reads<T: JsonSchema>(self) -> Self {
+        self.body::<T>(false)
+    }
+
+    /// Requests must have a body, which is JSON.
+    pub(crate) fn needs<T: JsonSchema>(self) -> Self {
+        self.body::<T>(true)
+    }
+
+    fn body<T: JsonSchema>(mut self, required: bool) -> Self {
         let schema: MakeSchema = SchemaGenerator::subschema_for::<T>;
-        self.body = Some(Content { media: "application/json", schema: Some(schema) });
+        let content = Content { media: "application/json", schema: Some(schema) };
+        self.body = Some(Body { content, required });
         self
     }
 
@@ -162,19 +190,29 @@ impl Operation {
         self.json::<ParameterErrorJson>(500, about)
     }
 
-    /// Adds a redirect. It has no body.
-    pub(crate) fn redirects(mut self, about: &'static str) -> Self {
-        self.answers.push(Answer { status: 302, about, content: Vec::new() });
+    /// Adds a redirect to the address that the request means. It has no body.
+    pub(crate) fn redirects(self, about: &'static str) -> Self {
+        self.leads(302, about)
+    }
+
+    /// Adds a redirect to what is asked for with `GET` next. It has no body.
+    pub(crate) fn leads_on(self, about: &'static str) -> Self {
+        self.leads(303, about)
+    }
+
+    fn leads(mut self, status: u16, about: &'static str) -> Self {
+        self.answers.push(Answer { status, about, content: Vec::new() });
         self
     }
 
-    /// Requests need credentials. Adds the refusals of requests without them.
-    pub(crate) fn secured(mut self) -> Self {
-        self.secured = true;
-        self.refuses(401, "The request has no valid credentials.").refuses(
-            403,
-            "The role is too small, or the request comes from a page of another site.",
-        )
+    /// Everybody may make the requests, on a private server too.
+    pub(crate) fn open(self) -> Self {
+        Self { access: Access::Everybody, ..self }
+    }
+
+    /// Requests need credentials.
+    pub(crate) fn secured(self) -> Self {
+        Self { access: Access::Changers, ..self }
     }
 
     fn answer(mut self, status: u16, about: &'static str, content: Content) -> Self {

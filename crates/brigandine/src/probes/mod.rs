@@ -38,21 +38,22 @@ pub(crate) fn routes() -> Described<Context> {
         .other(200, TEXT, "It does.")
         .json::<ReadinessJson>(200, "It does.")
         .other(503, TEXT, "It does not; the reasons, a line each.")
-        .json::<ReadinessJson>(503, "It does not; the reasons.");
+        .json::<ReadinessJson>(503, "It does not; the reasons.")
+        .open();
     let metrics_operation =
         probe("Figures for Prometheus").other(200, Text::CONTENT_TYPE, "The figures.");
     Described::new()
         .get(
             HEALTHZ,
             alive::answer,
-            probe("Whether the process answers").other(200, TEXT, "It does."),
+            probe("Whether the process answers").other(200, TEXT, "It does.").open(),
         )
         .get(READYZ, ready::answer, ready_operation)
         .get(METRICS, metrics::answer, metrics_operation)
         .get(
             ROBOTS,
             robots::answer,
-            probe("What crawlers should leave alone").other(200, TEXT, "The rules."),
+            probe("What crawlers should leave alone").other(200, TEXT, "The rules.").open(),
         )
 }
 

@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::access::{Access, TABLE};
 use super::fits::fits;
 use super::harness::{LIMIT, Served, TOKEN, served};
 use super::router;
+use crate::auth::password_digest;
 use crate::http::asked;
+use crate::model::{Grant, Role, Scope};
+use crate::store;
 
 /// The description of what is not described.
 static NOTHING: Value = Value::Null;
@@ -108,7 +112,7 @@ async fn the_document_has_every_route_that_answers_json_or_changes_something_and
     assert!(unknown.is_empty(), "these are described, and are no routes: {unknown:?}");
     for (path, method) in routes.difference(&described) {
         // Forms of a page. `docs/http.md` says what programs may send instead.
-        if ["/login", "/logout"].contains(&&**path) || path.ends_with("/change") {
+        if path.ends_with("/change") {
             continue;
         }
         assert_eq!(method, "GET", "{path} changes something, and is not described");
@@ -148,6 +152,65 @@ async fn the_document_names_the_parameters_that_each_route_reads() {
         assert_eq!(asked::by(&format!("{method} {}", routes[path])), query, "{what}");
     }
     served.close().await;
+}
+
+#[tokio::test]
+async fn the_document_says_of_each_operation_who_may_use_it() {
+    let served = served().await;
+    let document = document(&served).await;
+    served.close().await;
+    let token = json!({"token": []});
+    for (path, method, operation) in operations(&document) {
+        let what = format!("{method} {path}");
+        let row =
+            TABLE.iter().find(|(of, route, _)| *of == method && route.replace("{*", "{") == path);
+        let (security, denies) = match row.unwrap_or_else(|| panic!("{what} is not in the table")).2
+        {
+            Access::Open | Access::Own => (Value::Null, false),
+            Access::Read(_) => (json!([{}, token]), true),
+            Access::Change(..) => (json!([token]), true),
+        };
+        assert_eq!(operation["security"], security, "{what}");
+        assert_eq!(operation["responses"].get("401").is_some(), denies, "{what}");
+        assert!(!denies || operation["responses"].get("403").is_some(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn the_answers_to_a_login_are_as_the_document_describes_them() {
+    let served = served().await;
+    let document = document(&served).await;
+    let digest = password_digest("correct horse").expect("a digest");
+    let grant = Grant { scope: Scope::EVERYWHERE, role: Role::Builder };
+    let added = served.database.write(move |tx| store::add_user(tx, "alice", &digest, &grant, 1));
+    assert!(added.await.expect("added"));
+    for (sent, status) in [
+        (r#"{"username":"alice","password":"correct horse"}"#, 200),
+        (r#"{"username":"alice","password":"wrong horse"}"#, 403),
+        (r#"["alice","correct horse"]"#, 400),
+        ("", 400),
+    ] {
+        let answer =
+            served.send("POST", "/login", "content-type: application/json\r\n", sent).await;
+        assert_eq!(answer.status, status, "{sent}: {}", answer.body);
+        let operation = &document["paths"]["/login"]["post"];
+        let described = described(&document, operation, &status.to_string());
+        let said: Value = serde_json::from_str(&answer.body).expect("JSON");
+        let schema = &described["content"]["application/json"]["schema"];
+        fits(&document, schema, &said).unwrap_or_else(|why| panic!("{sent}: {why}"));
+    }
+    let answer = served.send("POST", "/logout", "", "").await;
+    assert_eq!(answer.status, 303, "{}", answer.body);
+    served.close().await;
+}
+
+/// What the document says of an operation's answer with this status.
+fn described<'d>(document: &'d Value, operation: &'d Value, status: &str) -> &'d Value {
+    let answer = &operation["responses"][status];
+    match answer["$ref"].as_str() {
+        Some(place) => document.pointer(place.trim_start_matches('#')).expect("it leads somewhere"),
+        None => answer,
+    }
 }
 
 /// A request and its answer in a golden file.
@@ -224,11 +287,7 @@ async fn every_golden_answer_is_as_the_document_describes_it_and_every_route_has
             continue;
         }
         let what = format!("{method} {path}: {status} {kind}");
-        let mut answer = &operation["responses"][&*status];
-        if let Some(reference) = answer["$ref"].as_str() {
-            answer =
-                document.pointer(reference.trim_start_matches('#')).expect("it leads somewhere");
-        }
+        let answer = described(&document, operation, &status);
         assert!(answer.is_object(), "{what} is not described");
         if status.starts_with(['2', '3']) {
             missing.remove(&(pattern.to_owned(), method));
@@ -245,8 +304,11 @@ async fn every_golden_answer_is_as_the_document_describes_it_and_every_route_has
                 .unwrap_or_else(|why| panic!("{what}: {why}"));
         }
     }
-    // Their answers change from one moment to the next, or are files.
+    // Their answers change from one moment to the next, or are files or pages.
     let tested_elsewhere = |(path, method): &Route| {
+        if ["/login", "/logout"].contains(&&**path) {
+            return true;
+        }
         method == "GET"
             && ["/build/{id}/download", "/build/{id}/log", "/download", "/search/latest"]
                 .iter()

@@ -20,7 +20,7 @@ struct Page {
     about: String,
     /// The operations by their tags.
     groups: Vec<Group>,
-    /// Refusals that every operation shares.
+    /// Refusals that operations share.
     shared: Vec<Row>,
     schemas: Vec<Schema>,
 }
@@ -122,6 +122,11 @@ fn operation(method: &str, path: &str, value: &Value) -> Operation {
     }
     if !value["requestBody"].is_null() {
         rows.push(Row::new("body", &Value::Null, schema_of(&value["requestBody"])));
+    }
+    let needed = |all: &Vec<Value>| all.iter().all(|one| one["token"].is_array());
+    if value["security"].as_array().is_some_and(needed) {
+        let about = "A token or a session with a role.".into();
+        rows.push(Row::new("credentials (required)", &about, &Value::Null));
     }
     let answers = entries(&value["responses"]).filter(|(_, answer)| answer["$ref"].is_null());
     rows.extend(answers.map(|(status, one)| Row::new(status, &one["description"], schema_of(one))));

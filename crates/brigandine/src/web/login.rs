@@ -47,7 +47,7 @@ struct Owner {
 }
 
 /// The page with the form, or, for somebody who is logged in, with a button to log out.
-pub(super) async fn page(
+pub(crate) async fn page(
     State(context): State<Context>,
     Extension(visitor): Extension<Visitor>,
     query: Query,
@@ -136,7 +136,7 @@ pub(crate) async fn log_in(context: &Context, arrived: &Arrived, request: Reques
 }
 
 /// Ends the session, and takes the cookie away.
-pub(super) async fn log_out(
+pub(crate) async fn log_out(
     State(context): State<Context>,
     Extension(visitor): Extension<Visitor>,
     Extension(arrived): Extension<Arrived>,

@@ -38,7 +38,7 @@ pub(crate) use build::show as build;
 pub use evaluation::COMPARED;
 pub(crate) use evaluation::page as evaluation;
 pub(crate) use layout::{refusal, unknown_path, waiting};
-pub(crate) use login::log_in;
+pub(crate) use login::{log_in, log_out, page as login_page};
 pub(crate) use overview::page as overview;
 pub(crate) use parts::{Versions, parts};
 pub(crate) use routes::router;

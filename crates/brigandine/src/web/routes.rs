@@ -15,7 +15,7 @@ type Make = fn() -> MethodRouter<Context>;
 
 /// Every route of the pages and of the files that they load, except those that programs use too (`site.rs`).
 /// `tests/data/pages/routes.txt` has an address for each route, and says how it is tested.
-pub(super) const ROUTES: [(&str, Make); 22] = [
+pub(super) const ROUTES: [(&str, Make); 20] = [
     ("/job/{name}/{job}", || get(job::page)),
     ("/jobset/{name}", || get(jobset::page)),
     ("/jobset/{name}/grid", || get(grid::page)),
@@ -30,10 +30,8 @@ pub(super) const ROUTES: [(&str, Make); 22] = [
     ("/api", || get(description::page)),
     ("/configuration", || get(configuration::page)),
     ("/live", || get(live::changes)),
-    ("/login", || get(login::page)),
     ("/login/oidc", || get(login::provider::begin)),
     ("/login/oidc/callback", || get(login::provider::finish)),
-    ("/logout", || post(login::log_out)),
     ("/static/style.css", || {
         get(async |uri: Uri, headers: HeaderMap| asset(&STYLE, &uri, &headers))
     }),

@@ -1,8 +1,10 @@
 //! Requested changes and what became of them, and the audit: the JSON of `/api/v1/`.
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
+use super::whole::Whole;
 use crate::model::{
     Audited, BuildId, BuildStatus, Change, Counts, EvaluationId, Outcome, TARGETS_MAX, Target,
 };
@@ -58,6 +60,7 @@ pub(crate) struct EvaluationChangeJson {
     pub(crate) reason: String,
     /// Only builds of these statuses, by their names; empty: what the change is for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "statuses")]
     status: Vec<String>,
 }
 
@@ -88,17 +91,41 @@ fn jobs(id: EvaluationId, statuses: &[String]) -> Result<Target, String> {
     Ok(Target::Jobs(id, BuildStatus::ALL.iter().filter(wanted).copied().collect()))
 }
 
-/// The body of a request for a change of several targets.
+/// The schema of the names of statuses.
+fn statuses(_: &mut SchemaGenerator) -> Schema {
+    let names: Vec<&str> = BuildStatus::ALL.iter().map(|status| status.as_str()).collect();
+    json_schema!({"type": "array", "items": {"type": "string", "enum": names}})
+}
+
+/// The schema of the name of a change.
+fn change_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "enum": Change::ALL.map(Change::as_str)})
+}
+
+/// Notes in the schema of [`ChangesJson`] that a request names a change and at least one target.
+fn needs_targets(schema: &mut Schema) {
+    let lists = ["builds", "evaluations", "jobs", "specifications"];
+    let some = lists.map(|list| json!({"required": [list], "properties": {list: {"minItems": 1}}}));
+    schema.insert("anyOf".to_owned(), json!(some));
+    schema.insert("required".to_owned(), json!(["change"]));
+    // The empty text is the default of the field alone.
+    if let Some(change) = schema.pointer_mut("/properties/change").and_then(Value::as_object_mut) {
+        change.remove("default");
+    }
+}
+
+/// The body of a request for a change of 1 to 1000 targets.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "Changes")]
+#[schemars(rename = "Changes", transform = needs_targets)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ChangesJson {
     /// The name of the change, such as `restart`.
+    #[schemars(schema_with = "change_name")]
     change: String,
     #[schemars(with = "Vec<i64>")]
-    builds: Vec<BuildId>,
+    builds: Vec<Whole>,
     #[schemars(with = "Vec<i64>")]
-    evaluations: Vec<EvaluationId>,
+    evaluations: Vec<Whole>,
     /// Builds of evaluations, by their statuses.
     jobs: Vec<JobsJson>,
     specifications: Vec<String>,
@@ -112,7 +139,9 @@ pub(crate) struct ChangesJson {
 #[serde(deny_unknown_fields)]
 struct JobsJson {
     #[schemars(with = "i64")]
-    evaluation: EvaluationId,
+    evaluation: Whole,
+    /// The names of the statuses; empty: the evaluation itself.
+    #[schemars(schema_with = "statuses")]
     status: Vec<String>,
 }
 
@@ -123,11 +152,11 @@ impl ChangesJson {
         let mut all = Self { change, reason, ..Self::default() };
         for target in targets {
             match target {
-                Target::Build(id) => all.builds.push(*id),
-                Target::Evaluation(id) => all.evaluations.push(*id),
+                Target::Build(id) => all.builds.push(Whole(id.get())),
+                Target::Evaluation(id) => all.evaluations.push(Whole(id.get())),
                 Target::Jobs(id, statuses) => {
                     let status = statuses.iter().map(ToString::to_string).collect();
-                    all.jobs.push(JobsJson { evaluation: *id, status });
+                    all.jobs.push(JobsJson { evaluation: Whole(id.get()), status });
                 }
                 Target::Specification(name) => all.specifications.push(name.clone()),
             }
@@ -151,10 +180,12 @@ impl ChangesJson {
             ));
         }
         let mut all: Vec<Target> = Vec::with_capacity(number);
-        let of_jobs = self.jobs.iter().map(|of| jobs(of.evaluation, &of.status));
+        let evaluation = |id: Whole| EvaluationId::new(id.0);
+        let of_jobs = self.jobs.iter().map(|of| jobs(evaluation(of.evaluation), &of.status));
         let of_jobs = of_jobs.collect::<Result<Vec<_>, _>>()?;
-        let targets = self.builds.iter().map(|id| Target::Build(*id));
-        let targets = targets.chain(self.evaluations.iter().map(|id| Target::Evaluation(*id)));
+        let targets = self.builds.iter().map(|id| Target::Build(BuildId::new(id.0)));
+        let evaluations = self.evaluations.iter().map(|id| Target::Evaluation(evaluation(*id)));
+        let targets = targets.chain(evaluations);
         let targets = targets.chain(of_jobs);
         let names = self.specifications.iter().cloned().map(Target::Specification);
         for target in targets.chain(names) {

@@ -125,8 +125,10 @@ pub(crate) struct JobsetConfigJson {
     nixexprpath: String,
     /// 0: the jobs come from a job list. Others are refused.
     #[serde(rename = "type")]
+    #[schemars(range(min = 0, max = 0))]
     kind: Option<i64>,
     /// Must be empty: there are no flakes.
+    #[schemars(length(max = 0))]
     flake: Option<String>,
     inputs: BTreeMap<String, InputConfigJson>,
 }
@@ -137,6 +139,7 @@ pub(crate) struct JobsetConfigJson {
 struct InputConfigJson {
     /// `git`. Others are refused.
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "git"))]
     kind: String,
     /// The address and, behind a blank, a branch or a revision.
     value: Option<String>,

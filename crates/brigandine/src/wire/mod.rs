@@ -19,6 +19,7 @@ mod readiness;
 mod search;
 mod specification;
 mod user;
+mod whole;
 
 pub(crate) use build::{BuildJson, NamedOutputJson, builds_json, whole_builds_json};
 pub(crate) use change::{

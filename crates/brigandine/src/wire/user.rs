@@ -1,11 +1,13 @@
 //! A user, and a login.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Role, User};
 
 /// What a client of Hydra sends to log in.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "Login")]
 pub(crate) struct LoginJson {
     /// The name.
     pub(crate) username: String,
@@ -14,11 +16,15 @@ pub(crate) struct LoginJson {
 }
 
 /// A user, as clients of Hydra know it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "User")]
 pub(crate) struct UserJson {
     username: String,
+    /// Empty.
     fullname: &'static str,
+    /// Empty.
     emailaddress: &'static str,
+    /// The roles of Hydra that the user has everywhere.
     userroles: &'static [&'static str],
 }
 

@@ -72,7 +72,7 @@ pub(super) fn routes() -> Described<Context> {
             project,
             put_project,
             stores("Make a project, or enable or disable its specifications", &[PROJECT])
-                .reads::<ProjectConfigJson>(),
+                .needs::<ProjectConfigJson>(),
         )
         .delete(
             project,
@@ -83,7 +83,7 @@ pub(super) fn routes() -> Described<Context> {
             jobset,
             put_jobset,
             stores("Add or replace a specification", &[PROJECT, JOBSET])
-                .reads::<JobsetConfigJson>(),
+                .needs::<JobsetConfigJson>(),
         )
         .delete(jobset, delete_jobset, removes("Remove a specification", &[PROJECT, JOBSET]))
         .post("/api/push", push, push_operation())
