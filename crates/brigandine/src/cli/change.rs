@@ -31,7 +31,7 @@ pub(crate) struct Change {
 /// The server to ask, if it is not the one of the state directory.
 #[derive(Debug, Args)]
 pub(crate) struct Server {
-    /// Ask this server over HTTP instead of changing the state directory, such as https://ci.example.org;
+    /// Ask this server over HTTP instead of using the state directory, such as https://ci.example.org;
     /// the token is in BRIGANDINE_TOKEN or in the file of --token-file
     #[arg(long, value_name = "URL")]
     pub(crate) server: Option<String>,
@@ -105,6 +105,8 @@ pub(crate) struct Audit {
     /// How many at most
     #[arg(long, short, value_name = "N", default_value_t = 20, value_parser = number::<u16>(1, 1000))]
     pub(crate) number: u16,
+    #[command(flatten)]
+    pub(crate) server: Server,
     /// Print JSON, as /api/v1/audit does
     #[arg(long)]
     pub(crate) json: bool,

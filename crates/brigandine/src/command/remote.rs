@@ -1,4 +1,4 @@
-//! Changes of another server, over HTTP.
+//! Changes of another server, and its audit, over HTTP.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -11,8 +11,8 @@ use ureq::tls::{RootCerts, TlsConfig};
 
 use super::{Failure, file_failed};
 use crate::cli;
-use crate::model::{Change, Outcome, Target, one_line};
-use crate::wire::{ChangesJson, DoneJson, EvaluationChangeJson, OutcomesJson};
+use crate::model::{AuditFilter, Audited, Change, Outcome, Target, one_line};
+use crate::wire::{AuditJson, ChangesJson, DoneJson, EvaluationChangeJson, OutcomesJson};
 
 /// How long it may take to connect.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
@@ -128,30 +128,73 @@ impl Remote {
         }
     }
 
-    /// Sends a request.
-    fn post(&self, path: &str, body: &[u8]) -> Result<Answer, Failure> {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_connect(Some(CONNECT_TIME))
-            .timeout_global(Some(ANSWER_TIME))
-            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
-            .http_status_as_error(false)
-            // The token is for this server alone.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .build()
-            .into();
-        let mut request = agent
-            .post(format!("{}{path}", self.address))
-            .header("accept", "application/json")
-            .content_type("application/json");
-        if let Some(token) = &self.token {
-            request = request.header("authorization", &format!("Bearer {token}"));
+    /// Reads rows of the audit, the latest first.
+    ///
+    /// # Errors
+    /// The server cannot be reached or refuses the request.
+    pub(super) async fn audit(
+        self,
+        filter: AuditFilter,
+        number: u32,
+    ) -> Result<Vec<Audited>, Failure> {
+        let AuditFilter { build, evaluation, specification, before } = filter;
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("nr", &number.to_string());
+        for (name, value) in [
+            ("build", build.map(|id| id.to_string())),
+            ("evaluation", evaluation.map(|id| id.to_string())),
+            ("specification", specification),
+            ("before", before.map(|id| id.to_string())),
+        ] {
+            if let Some(value) = value {
+                query.append_pair(name, &value);
+            }
         }
-        let sent = request.send(body);
-        let mut answer = sent.map_err(|error| self.failed(&error, may_have_arrived(&error)))?;
+        let path = format!("/api/v1/audit?{}", query.finish());
+        let asked = tokio::task::spawn_blocking(move || {
+            let answer = self.get(&path)?;
+            if answer.status != 200 {
+                return Err(self.refusal(&answer));
+            }
+            let rows = self.read::<Vec<AuditJson>>(&answer)?;
+            Ok(rows.into_iter().map(Audited::from).collect())
+        });
+        asked.await.map_err(|error| Failure::failed(error.to_string()))?
+    }
+
+    /// Sends a request that changes nothing.
+    fn get(&self, path: &str) -> Result<Answer, Failure> {
+        let request = agent().get(format!("{}{path}", self.address));
+        self.answer(self.signed(request).call(), false)
+    }
+
+    /// Sends a request for a change.
+    fn post(&self, path: &str, body: &[u8]) -> Result<Answer, Failure> {
+        let request = agent().post(format!("{}{path}", self.address));
+        self.answer(self.signed(request).content_type("application/json").send(body), true)
+    }
+
+    /// The request, with the token.
+    fn signed<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        let request = request.header("accept", "application/json");
+        match &self.token {
+            Some(token) => request.header("authorization", &format!("Bearer {token}")),
+            None => request,
+        }
+    }
+
+    /// Reads the answer to a request. `changes`: whether the request asks for a change.
+    fn answer(
+        &self,
+        sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+        changes: bool,
+    ) -> Result<Answer, Failure> {
+        let mut answer =
+            sent.map_err(|error| self.failed(&error, changes && may_have_arrived(&error)))?;
         let status = answer.status().as_u16();
+        let is_done = changes && (200..300).contains(&status);
         let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
-        let body = body.map_err(|error| self.failed(&error, (200..300).contains(&status)))?;
+        let body = body.map_err(|error| self.failed(&error, is_done))?;
         Ok(Answer { status, body })
     }
 
@@ -193,6 +236,20 @@ impl Remote {
             ))
         })
     }
+}
+
+/// What sends one request.
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .timeout_connect(Some(CONNECT_TIME))
+        .timeout_global(Some(ANSWER_TIME))
+        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+        .http_status_as_error(false)
+        // The token is for this server alone.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .build()
+        .into()
 }
 
 /// Whether the server may have received a request whose answer did not arrive.

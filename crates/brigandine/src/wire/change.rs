@@ -343,7 +343,7 @@ impl DoneJson {
 }
 
 /// A change that was made.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "AuditRow")]
 pub(crate) struct AuditJson {
     id: i64,
@@ -367,6 +367,23 @@ impl From<Audited> for AuditJson {
         let Audited { id, at, actor, change, build, evaluation, specification, result, reason } =
             row;
         Self { id, timestamp: at, actor, change, build, evaluation, specification, result, reason }
+    }
+}
+
+impl From<AuditJson> for Audited {
+    fn from(row: AuditJson) -> Self {
+        let AuditJson {
+            id,
+            timestamp,
+            actor,
+            change,
+            build,
+            evaluation,
+            specification,
+            result,
+            reason,
+        } = row;
+        Self { id, at: timestamp, actor, change, build, evaluation, specification, result, reason }
     }
 }
 

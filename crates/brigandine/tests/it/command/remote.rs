@@ -1,4 +1,4 @@
-//! Commands that change another server over HTTP, and what that server may answer.
+//! Commands that ask another server over HTTP, and what that server may answer.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -19,8 +19,12 @@ fn answering(answer: &str) -> (String, JoinHandle<String>) {
         let (mut socket, _) = listener.accept().expect("a connection");
         socket.set_read_timeout(Some(PATIENCE)).expect("a limit");
         let (mut asked, mut piece) = (String::new(), [0; 4096]);
-        // Every body of these requests is an object.
-        while !asked.ends_with('}') {
+        // Every body of these requests is an object; `GET` has none.
+        let whole = |asked: &str| match asked.starts_with("GET ") {
+            true => asked.ends_with("\r\n\r\n"),
+            false => asked.ends_with('}'),
+        };
+        while !whole(&asked) {
             let read = socket.read(&mut piece).expect("a request");
             assert!(read > 0, "the request ends early: {asked}");
             asked.push_str(&String::from_utf8_lossy(&piece[..read]));
@@ -152,4 +156,79 @@ fn a_role_in_one_specification_is_enough_for_what_belongs_to_that_one() {
     assert_eq!(audit.matches("evaluate").count(), 2, "{audit}");
     server.signal("TERM");
     assert!(server.end().success());
+}
+
+#[test]
+fn the_audit_of_another_server_reads_as_that_of_the_state_directory() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    repository.jobs(&[("one", "command = \"true\"")]);
+    place.specify(&[("sample", &repository, ""), ("other", &repository, "")]);
+    place.write("config.toml", "[web]\nprivate = true\n");
+    place.good_one_shot();
+    let server = Process::start(place.command(&[]));
+    let at = format!("http://{}", address(&server));
+    for change in [
+        &["comment", "1", "--message", "two\nlines"][..],
+        &["comment", "--eval", "2", "--message", "x"],
+        &["spec", "disable", "other", "--reason", "moved"],
+    ] {
+        let ended = run(place.tool(change));
+        assert!(ended.status.success(), "{change:?}: {}", ended.stderr);
+    }
+    let make = ["token", "create", "narrow", "--role", "reader"];
+    let token = run(place.tool(&make)).stdout;
+    for more in [
+        &[][..],
+        &["--json"],
+        &["--spec", "other"],
+        &["--build", "1"],
+        &["--eval", "2"],
+        &["--number", "1", "--json"],
+    ] {
+        let arguments = [&["audit"][..], more].concat();
+        let here = run(place.tool(&arguments)).stdout;
+        assert!(here.lines().count() > 1, "{more:?}: {here}");
+        let afar =
+            with_token(&place, &[&arguments[..], &["--server", &*at]].concat(), token.trim());
+        assert_eq!((afar.status.code(), afar.stdout), (Some(0), here), "{more:?}: {}", afar.stderr);
+    }
+    let without = run(place.tool(&["audit", "--server", &at]));
+    assert_eq!(without.status.code(), Some(1));
+    assert!(without.stderr.contains("no token was sent: --token-file"), "{}", without.stderr);
+    server.signal("TERM");
+    assert!(server.end().success());
+}
+
+#[test]
+fn an_audit_that_another_server_makes_up_steers_no_terminal() {
+    let place = Place::new();
+    let json = "content-type: application/json\r\n";
+    let row = r#"[{"id":1,"timestamp":0,"actor":"x\u001b[31m","change":"\u001b[2J","build":null,"evaluation":null,
+        "specification":"s\u001b[1m","result":"two\nlines","reason":"\u001b]0;"}]"#;
+    for (answer, status, said) in [
+        (answer("200 OK", json, row), 0, ""),
+        (answer("200 OK", json, "[]"), 0, "no change was asked for"),
+        (answer("200 OK", json, "{}"), 1, "answers 200, and the answer cannot be read"),
+        (answer("403 Forbidden", json, r#"{"error":"the role"}"#), 1, "answers 403: the role"),
+        (answer("404 Not Found", "", "<html>"), 1, "this is no answer of Brigandine"),
+        (String::new(), 1, "http://127.0.0.1"),
+    ] {
+        let (at, thread) = answering(&answer);
+        let arguments = ["audit", "--spec", "a&b", "--server", &*at];
+        let ended = with_token(&place, &arguments, TOKEN);
+        let what = format!("{answer:?}: {} {}", ended.stdout, ended.stderr);
+        assert_eq!(ended.status.code(), Some(status), "{what}");
+        assert!(
+            ended.stderr.contains(said) && !ended.stderr.contains("may have been made"),
+            "{what}"
+        );
+        assert!(!ended.stdout.contains('\u{1b}') && !ended.stderr.contains('\u{1b}'), "{what}");
+        assert_eq!(ended.stdout.contains("two; lines"), answer.contains("two"), "{what}");
+        let asked = thread.join().expect("asked");
+        let line = "GET /api/v1/audit?nr=20&specification=a%26b HTTP/1.1\r\n";
+        assert!(asked.starts_with(line), "{asked}");
+    }
+    // Nothing is made here.
+    assert!(!place.state().exists());
 }
