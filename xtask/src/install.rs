@@ -62,7 +62,7 @@ pub(crate) fn programs(wanted: &[(&str, &str)]) -> Result<(), Failed> {
 }
 
 /// Installs Debian packages. Without apt-get, the error says what to install by hand.
-fn packages(names: &[&str]) -> Result<(), Failed> {
+pub(crate) fn packages(names: &[&str]) -> Result<(), Failed> {
     if names.is_empty() {
         return Ok(());
     }

@@ -3,7 +3,8 @@
 //! `cargo xtask advisories`, `cargo xtask semver`.
 //!
 //! `steps.rs` has the steps of the tests, `command.rs` prints and runs commands, `install.rs` installs what the tests
-//! need, `package/` packs the server and `installed/` tries the package, and `neighbours.rs` and `oldest.rs` test Lockkeeper with other versions of SQLite's bindings.
+//! need, `api.rs` and `oidc.rs` test the server's API and its logins, `package/` packs the server and `installed/` tries
+//! the package, and `neighbours.rs` and `oldest.rs` test Lockkeeper with other versions of SQLite's bindings.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 use command::{Failed, cargo, succeeds};
 use steps::{Form, STEPS, Step};
 
+mod api;
 mod command;
 mod install;
 mod installed;

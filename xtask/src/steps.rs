@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::command::{Failed, Line, cargo, succeeds};
 use crate::install::install;
-use crate::{installed, neighbours, oidc, oldest};
+use crate::{api, installed, neighbours, oidc, oldest};
 
 /// One step: `cargo xtask test --only NAME` runs it alone.
 pub(crate) struct Step {
@@ -26,7 +26,7 @@ pub(crate) struct Form {
     pub(crate) long: bool,
 }
 
-pub(crate) const STEPS: [Step; 16] = [
+pub(crate) const STEPS: [Step; 17] = [
     step("install", "what the tests need beside Rust can be installed", |_| no_tests(install())),
     step("format", "the sources are formatted", |_| {
         no_tests(cargo(&["fmt", "--all", "--check"]).run())
@@ -45,6 +45,7 @@ pub(crate) const STEPS: [Step; 16] = [
         no_tests(trees())
     }),
     step("tests", "both products do what they promise", tests),
+    step("api", "every answer is as the document of the API says", |form| api::test(form.long)),
     step("examples", "the examples in the documentation run", examples),
     step("optional", "the optional features of the library do what they promise", |_| {
         of_all(&["test"], &["--test", "features"]).run_tests()

@@ -6,6 +6,7 @@ mod browser;
 mod checks;
 mod clones;
 mod commands;
+mod described;
 mod disk;
 mod documents;
 mod git;
