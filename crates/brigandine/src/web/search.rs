@@ -100,9 +100,13 @@ impl Asked {
             };
             page.jobs = found.jobs.into_iter().map(link).collect();
         }
-        page.none = match found.next {
-            Some(_) => "None of the builds that were looked at fits.",
-            None => "No build fits.",
+        page.none = match (found.next, found.one_by_one) {
+            (Some(_), true) => {
+                "None of the builds that were looked at fits. There are too many jobs to find the text among their names \
+                 at once: name the specification with spec:, or the whole job with job:."
+            }
+            (Some(_), false) => "None of the builds that were looked at fits.",
+            (None, _) => "No build fits.",
         };
         page.rows = self.rows(found.builds);
         page.next = found.next.map(|(at, id)| {

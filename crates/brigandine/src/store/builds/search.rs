@@ -20,7 +20,7 @@ use rusqlite::{Row, params, params_from_iter};
 use std::collections::BTreeSet;
 
 /// The most names of jobs that are looked at for a text.
-const NAMES_MAX: i64 = 10_000;
+const NAMES_MAX: i64 = 20_000;
 /// The most evaluations whose revisions are looked at, the latest of them.
 const EVALUATIONS_MAX: i64 = 2000;
 /// The most jobs with a text, and evaluations with an author, whose builds are listed one job or evaluation at a time.
@@ -48,6 +48,9 @@ pub(crate) struct FoundBuilds {
     pub(crate) next: Option<SearchBorder>,
     /// Specifications and names of the jobs with the texts; empty: there are none, or too many to be named.
     pub(crate) jobs: Vec<(String, String)>,
+    /// Whether there are texts, and builds were compared with them one by one, because too many jobs have the texts or
+    /// there are too many names.
+    pub(crate) one_by_one: bool,
 }
 
 /// The lists through which a search looks: all have the same columns of an index.
@@ -125,7 +128,9 @@ pub(crate) fn search_builds(
     step: SearchStep,
 ) -> rusqlite::Result<FoundBuilds> {
     let wanted = Wanted::read(s, search)?;
-    let mut found = FoundBuilds { jobs: wanted.named_jobs(s)?, ..FoundBuilds::default() };
+    let one_by_one = !search.texts.is_empty() && wanted.jobs.is_none();
+    let jobs = wanted.named_jobs(s)?;
+    let mut found = FoundBuilds { jobs, one_by_one, ..FoundBuilds::default() };
     let Some(lists) = wanted.lists(s)? else { return Ok(found) };
     let begin = after.unwrap_or(lists.begin());
     let each =
