@@ -40,6 +40,9 @@ CREATE TABLE specification (
     CHECK ((look_failures > 0) = (look_error <> ''))
 ) STRICT;
 CREATE UNIQUE INDEX specification_name ON specification (name);
+-- What is not for everybody: asked before each answer. The condition is that of store/hidden.rs.
+CREATE INDEX specification_private ON specification (project, name)
+  WHERE json_extract(definition, '$.private') = 1;
 
 CREATE TABLE evaluation (
   id INTEGER PRIMARY KEY,

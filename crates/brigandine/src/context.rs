@@ -1,21 +1,26 @@
-//! What the handlers of the API and the pages share: the database, logs, events and actions.
+//! What the handlers of the API and the pages share: the database, logs, events and actions; and what the sender of a
+//! request may see of them.
 
+use std::convert::Infallible;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::extract::FromRequestParts;
+use axum::http::request;
 use axum::response::Response;
 use tokio::sync::{broadcast, watch};
 
-use crate::auth::{Auth, Principal};
+use crate::auth::{Auth, Principal, Visitor};
 use crate::health::Health;
 use crate::http::{HttpError, HttpMeters, Result, closed, stream};
 use crate::log::{LogReader, Logs};
 use crate::measure::Meters;
 use crate::model::{
-    Actions, Asked, Build, Change, Configuration, Event, Outcome, Specified, Specify, Target,
-    Tasks, Unused, now,
+    Actions, Asked, Build, Change, Configuration, Event, Outcome, Reload, Sight, Specified,
+    Specify, Target, Tasks, Unused, now,
 };
-use crate::store::{Database, Snapshot};
+use crate::store::{Database, Hidden, Snapshot, Visible, visible};
 
 /// What the handlers share. Clones share the same parts.
 #[derive(Clone)]
@@ -59,23 +64,9 @@ impl Context {
         Self(Arc::new(parts))
     }
 
-    /// Reads everything that an answer needs from one snapshot.
-    pub(crate) async fn read<T, F>(&self, read: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: FnMut(&Snapshot) -> rusqlite::Result<T> + Send + 'static,
-    {
-        self.0.database.read(read).await.map_err(HttpError::database)
-    }
-
-    /// Like [`Context::read`], for a few rows: reads on the calling thread and does not switch to another thread. If
-    /// the read takes more than some thousand steps, it moves to a reader thread.
-    pub(crate) async fn read_few<T, F>(&self, read: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: FnMut(&Snapshot) -> rusqlite::Result<T> + Send + 'static,
-    {
-        self.0.database.read(read).short().await.map_err(HttpError::database)
+    /// Reads as somebody with this sight. Handlers get a [`Reading`] from their request instead.
+    pub(crate) fn seen_with(&self, sight: Sight) -> Reading {
+        Reading { context: self.clone(), sight }
     }
 
     /// Subscribes to the changes that are committed from now on.
@@ -107,9 +98,10 @@ impl Context {
         &self.0.health
     }
 
-    /// The database, with the queue of the web server.
-    pub(crate) fn database(&self) -> &Database {
-        &self.0.database
+    /// The counters of the database, as a function, because reading them asks the file system.
+    pub(crate) fn database_stats(&self) -> impl Fn() -> lockkeeper::Stats + Send + use<> {
+        let database = self.0.database.clone();
+        move || database.stats()
     }
 
     /// What the server counts, apart from the web server.
@@ -125,21 +117,6 @@ impl Context {
     /// Which tasks of the server run.
     pub(crate) fn tasks(&self) -> Tasks {
         (self.0.tasks)()
-    }
-
-    /// The parts of the specification files that the server does not use.
-    pub(crate) fn unused(&self) -> Vec<Unused> {
-        self.0.unused.borrow().clone()
-    }
-
-    /// The server's settings, and how the files differ from them. The files are read on a thread that may block.
-    pub(crate) async fn configuration(&self) -> Result<Configuration> {
-        let parts = Arc::clone(&self.0);
-        let read = tokio::task::spawn_blocking(move || (parts.configuration)());
-        read.await.map_err(|error| {
-            tracing::error!(%error, "the configuration could not be compared with its file");
-            HttpError::Internal
-        })
     }
 
     /// The state directory.
@@ -213,4 +190,115 @@ impl Context {
             }
         })
     }
+}
+
+/// A request that reads: what the handlers share, and what the request's sender may see. A handler that reads takes it as
+/// a parameter, and so shows nothing that is hidden from the sender.
+#[derive(Clone)]
+pub(crate) struct Reading {
+    context: Context,
+    sight: Sight,
+}
+
+impl Deref for Reading {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        &self.context
+    }
+}
+
+impl FromRequestParts<Context> for Reading {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(
+        parts: &mut request::Parts,
+        context: &Context,
+    ) -> std::result::Result<Self, Infallible> {
+        let sight = parts.extensions.get::<Visitor>().map(Visitor::sight).unwrap_or_default();
+        Ok(context.seen_with(sight))
+    }
+}
+
+impl Reading {
+    /// Reads everything that an answer needs from one snapshot.
+    pub(crate) async fn read<T, F>(&self, mut read: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Visible<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let sight = self.sight.clone();
+        let read = move |s: &Snapshot| read(&Visible::new(s, &sight)?);
+        self.0.database.read(read).await.map_err(HttpError::database)
+    }
+
+    /// Like [`Reading::read`], for a few rows: reads on the calling thread and does not switch to another thread. If
+    /// the read takes more than some thousand steps, it moves to a reader thread.
+    pub(crate) async fn read_few<T, F>(&self, mut read: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Visible<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let sight = self.sight.clone();
+        let read = move |s: &Snapshot| read(&Visible::new(s, &sight)?);
+        self.0.database.read(read).short().await.map_err(HttpError::database)
+    }
+
+    /// Whether nothing on this server can be hidden from the sender.
+    pub(crate) fn sees_everything(&self) -> bool {
+        self.sight == Sight::Everything
+    }
+
+    /// What is hidden from the sender now.
+    pub(crate) async fn hidden(&self) -> Result<Hidden> {
+        self.read_few(|s| Ok(s.hidden().clone())).await
+    }
+
+    /// The parts of the specification files that the server does not use. If something is hidden from the sender, those
+    /// that may name it are left out: a file that cannot be read, or specifications that are not stored yet.
+    pub(crate) fn unused(&self, s: &Visible<'_>) -> rusqlite::Result<Vec<Unused>> {
+        let mut all = self.0.unused.borrow().clone();
+        if s.hidden().is_empty() {
+            return Ok(all);
+        }
+        let seen = visible::specifications(s)?;
+        all.retain(|unused| {
+            let of = unused.specification();
+            of.is_some_and(|of| seen.iter().any(|state| state.specification.name == of))
+        });
+        Ok(all)
+    }
+
+    /// The server's settings, and how the files differ from them. The files are read on a thread that may block. If
+    /// something is hidden from the sender, what may name it is left out.
+    pub(crate) async fn configuration(&self) -> Result<Configuration> {
+        let parts = Arc::clone(&self.0);
+        let read = tokio::task::spawn_blocking(move || (parts.configuration)());
+        let mut found = read.await.map_err(|error| {
+            tracing::error!(%error, "the configuration could not be compared with its file");
+            HttpError::Internal
+        })?;
+        let hidden = self.hidden().await?;
+        if !hidden.is_empty() {
+            found.settings.retain(|setting| setting.key != FILES);
+            found.problem.clear();
+            found.reload = found.reload.filter(|reload| reload.error.is_empty());
+            found.reload = found.reload.map(|reload| Reload {
+                changed: without(reload.changed, FILES),
+                restart: without(reload.restart, FILES),
+                specifications: Vec::new(),
+                ..reload
+            });
+        }
+        Ok(found)
+    }
+}
+
+/// The setting whose value has the names of specification files.
+const FILES: &str = "specifications";
+
+/// Settings other than this one.
+fn without(mut settings: Vec<String>, key: &str) -> Vec<String> {
+    settings.retain(|setting| setting != key);
+    settings
 }

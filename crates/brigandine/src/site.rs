@@ -5,7 +5,7 @@ mod access;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::extract::{Extension, Request, State};
+use axum::extract::{Extension, Request};
 use axum::http::HeaderMap;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::app::App;
 use crate::auth::{Auth, Provider, Token, Visitor};
-use crate::context::{Context, Parts};
+use crate::context::{Context, Parts, Reading};
 use crate::http::{self, Arrived, Base, Compressors, Path, Query, Routes};
 use crate::model::Live;
 use crate::openapi::{Described, Document};
@@ -67,18 +67,18 @@ fn described() -> Described<Context> {
 }
 
 /// Answers with JSON if the request asks for it by name, as clients of Hydra do, and with a page otherwise.
-async fn overview(State(context): State<Context>, headers: HeaderMap) -> Response {
+async fn overview(context: Reading, headers: HeaderMap) -> Response {
     let response = if http::wants_json(&headers) {
         api::projects(&context).await.into_response()
     } else {
-        web::overview(State(context)).await
+        web::overview(context).await
     };
     http::varied(response)
 }
 
 /// Answers as [`overview`] does.
 async fn evaluation(
-    State(context): State<Context>,
+    context: Reading,
     visitor: Extension<Visitor>,
     Path(id): Path<String>,
     query: Query,
@@ -87,14 +87,14 @@ async fn evaluation(
     let response = if http::wants_json(&headers) {
         api::evaluation(&context, &id).await.into_response()
     } else {
-        web::evaluation(State(context), visitor, Path(id), query).await
+        web::evaluation(context, visitor, Path(id), query).await
     };
     http::varied(response)
 }
 
 /// Answers with a page if the request accepts HTML by name, as browsers do, and with JSON otherwise.
 async fn build(
-    State(context): State<Context>,
+    context: Reading,
     Extension(visitor): Extension<Visitor>,
     Path(id): Path<String>,
     headers: HeaderMap,
@@ -108,9 +108,9 @@ async fn build(
 }
 
 /// Answers as [`build`] does.
-async fn search(State(context): State<Context>, query: Query, headers: HeaderMap) -> Response {
+async fn search(context: Reading, query: Query, headers: HeaderMap) -> Response {
     if http::accepts_html(&headers) {
-        return web::search(State(context), query).await;
+        return web::search(context, query).await;
     }
     let mut response = api::search(&context, &query).await.into_response();
     http::vary(response.headers_mut(), &["accept"]);
@@ -119,7 +119,7 @@ async fn search(State(context): State<Context>, query: Query, headers: HeaderMap
 
 /// Logs in: with JSON, as clients of Hydra do, or with the form of the page.
 async fn log_in(
-    State(context): State<Context>,
+    context: Reading,
     Extension(arrived): Extension<Arrived>,
     request: Request,
 ) -> Response {
@@ -221,5 +221,7 @@ mod described;
 mod fits;
 #[cfg(test)]
 pub(crate) mod harness;
+#[cfg(test)]
+mod secrecy;
 #[cfg(test)]
 mod tests;

@@ -1,15 +1,14 @@
 //! `/api/v1/audit`: which changes were made, by whom and why.
 
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::parameters::EVALUATION;
-use crate::context::Context;
+use crate::context::{Context, Reading};
 use crate::http::{Query, Result, json};
 use crate::model::AuditFilter;
 use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
-use crate::store;
+use crate::store::visible;
 use crate::wire::AuditJson;
 
 /// How many rows are listed when the request names no number.
@@ -32,7 +31,7 @@ pub(super) fn routes() -> Described<Context> {
 }
 
 /// Changes that were made, the latest first.
-async fn list(State(context): State<Context>, query: Query) -> Result<Response> {
+async fn list(context: Reading, query: Query) -> Result<Response> {
     let number = if query.get("nr").is_some() { query.number_of_entries()? } else { ROWS };
     let filter = AuditFilter {
         build: query.parsed("build")?,
@@ -40,7 +39,7 @@ async fn list(State(context): State<Context>, query: Query) -> Result<Response> 
         specification: query.get("specification"),
         before: query.parsed("before")?,
     };
-    let rows = context.read(move |s| store::audit(s, &filter, number)).await?;
+    let rows = context.read(move |s| visible::audit(s, &filter, number)).await?;
     let rows: Vec<AuditJson> = rows.into_iter().map(AuditJson::from).collect();
     Ok(json(StatusCode::OK, &rows))
 }

@@ -1,15 +1,14 @@
 //! `/build/ID`, `/api/latestbuilds`, `/api/queue`.
 
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::parameters::{BUILD_ID, EVALUATION, JOB, JOBSET, NR, PROJECT, SYSTEM};
-use crate::context::Context;
+use crate::context::{Context, Reading};
 use crate::http::{HttpError, Path, Query, Result, json};
 use crate::model::{BuildFilter, BuildStatus};
 use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
-use crate::store::{self, Snapshot};
+use crate::store::{Visible, visible};
 use crate::wire::{BuildJson, NamedOutputJson, builds_json, whole_builds_json};
 
 /// The most builds that are read on the thread of the request.
@@ -81,10 +80,10 @@ pub(crate) fn build_operation() -> Operation {
 ///
 /// # Errors
 /// 404: there is no such build. The message is the one that clients of Cuirass and Hydra expect.
-pub(crate) async fn build(context: &Context, id: String) -> Result<Response> {
+pub(crate) async fn build(context: &Reading, id: String) -> Result<Response> {
     let wanted = id.clone();
     let found = context
-        .read_few(move |s| match store::build_named(s, &wanted)? {
+        .read_few(move |s| match visible::build_named(s, &wanted)? {
             Some(build) => whole_builds_json(s, vec![build]),
             None => Ok(Vec::new()),
         })
@@ -97,10 +96,10 @@ pub(crate) async fn build(context: &Context, id: String) -> Result<Response> {
 ///
 /// # Errors
 /// 404: no build has such an output.
-async fn output(State(context): State<Context>, Path(name): Path<String>) -> Result<Response> {
+async fn output(context: Reading, Path(name): Path<String>) -> Result<Response> {
     let path = format!("outputs/{name}");
-    let read = move |s: &Snapshot| {
-        let builds = builds_json(s, store::builds_of_output(s, &path, 1)?)?;
+    let read = move |s: &Visible<'_>| {
+        let builds = builds_json(s, visible::builds_of_output(s, &path, 1)?)?;
         Ok(builds.into_iter().find_map(|build| NamedOutputJson::new(build, &path)))
     };
     let found = context.read_few(read).await?.ok_or_else(|| HttpError::no_output(&name))?;
@@ -151,19 +150,19 @@ fn none() -> Response {
 }
 
 /// Finished builds, sorted by the time at which they stopped, the newest first.
-pub(super) async fn latest(State(context): State<Context>, query: Query) -> Result<Response> {
+pub(super) async fn latest(context: Reading, query: Query) -> Result<Response> {
     let (number, filter) = (query.number_of_entries()?, filter(&query, true)?);
     let Some(filter) = filter else { return Ok(none()) };
-    let read = move |s: &Snapshot| builds_json(s, store::latest_builds(s, &filter, number)?);
+    let read = move |s: &Visible<'_>| builds_json(s, visible::latest_builds(s, &filter, number)?);
     let builds =
         if number <= FEW { context.read_few(read).await } else { context.read(read).await }?;
     Ok(json(StatusCode::OK, &builds))
 }
 
 /// Pending builds: running ones first, then in the order of their submission. The list is cut after sorting.
-pub(super) async fn queue(State(context): State<Context>, query: Query) -> Result<Response> {
+pub(super) async fn queue(context: Reading, query: Query) -> Result<Response> {
     let (number, filter) = (query.number_of_entries()?, filter(&query, false)?);
     let Some(filter) = filter else { return Ok(none()) };
-    let builds = context.read(move |s| builds_json(s, store::queue(s, &filter, number)?)).await?;
+    let builds = context.read(move |s| builds_json(s, visible::queue(s, &filter, number)?)).await?;
     Ok(json(StatusCode::OK, &builds))
 }

@@ -1,16 +1,16 @@
 //! `/api/v1/eval/ID/compare`: how the jobs of an evaluation differ from those of another one.
 
-use axum::extract::{Extension, State};
+use axum::extract::Extension;
 use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::parameters::EVALUATION_ID;
 use crate::auth::Visitor;
-use crate::context::Context;
+use crate::context::{Context, Reading};
 use crate::http::{HttpError, Path, Query, Result, json};
 use crate::model::{BuildId, ComparedJob, EvaluationId, EvaluationStatus, JobChange};
 use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
-use crate::store::{self, Comparison, ComparisonFilter, Snapshot};
+use crate::store::{Comparison, ComparisonFilter, Visible, visible};
 use crate::wire::ComparisonJson;
 
 /// How many jobs are listed when the request names no number.
@@ -59,14 +59,14 @@ enum Found {
 }
 
 impl Asked {
-    fn read(&self, s: &Snapshot) -> rusqlite::Result<Found> {
-        let Some(details) = store::evaluation_details(s, self.number)? else {
+    fn read(&self, s: &Visible<'_>) -> rusqlite::Result<Found> {
+        let Some(details) = visible::evaluation_details(s, self.number)? else {
             return Ok(Found::Missing);
         };
         let this = details.evaluation;
         let other = match (&self.with, details.previous) {
-            (Some(text), _) => store::other_evaluation(s, &this, text)?,
-            (None, Some(previous)) => store::evaluation(s, previous)?,
+            (Some(text), _) => visible::other_evaluation(s, &this, text)?,
+            (None, Some(previous)) => visible::evaluation(s, previous)?,
             (None, None) => None,
         };
         let may = |id| self.everything || id == this.specification_id;
@@ -78,14 +78,14 @@ impl Asked {
                 return Ok(Found::NoJobs(one.id));
             }
         }
-        let compared = store::compare(s, this.id, other.id, &self.filter)?;
+        let compared = visible::compare(s, this.id, other.id, &self.filter)?;
         Ok(Found::Compared(other.id, Box::new(compared)))
     }
 }
 
 /// Compares an evaluation with another one.
 async fn compare(
-    State(context): State<Context>,
+    context: Reading,
     Extension(visitor): Extension<Visitor>,
     Path(id): Path<String>,
     query: Query,

@@ -1,15 +1,14 @@
 //! `/api/nrqueue` and `/api/nrbuilds`: how many builds wait, and how many have ended.
 
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::parameters::{JOB, JOBSET, NR, PROJECT, SYSTEM};
-use crate::context::Context;
+use crate::context::{Context, Reading};
 use crate::http::{HttpError, Query, Result, json};
 use crate::model::BuildFilter;
 use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
-use crate::store;
+use crate::store::visible;
 
 pub(super) fn routes() -> Described<Context> {
     let queued_operation = Operation::new(Dialect::Hydra, "How many builds are pending")
@@ -37,11 +36,11 @@ pub(super) fn routes() -> Described<Context> {
 }
 
 /// The number of pending builds, of all projects or of one.
-async fn queued(State(context): State<Context>, query: Query) -> Result<Response> {
+async fn queued(context: Reading, query: Query) -> Result<Response> {
     let project = query.get("project");
     let read = context.read_few(move |s| match &project {
-        Some(project) => store::pending_builds(s, project),
-        None => store::queue_counts(s).map(|counts| counts.scheduled + counts.started),
+        Some(project) => visible::pending_builds(s, project),
+        None => visible::queue_counts(s).map(|counts| counts.scheduled + counts.started),
     });
     Ok(json(StatusCode::OK, &read.await?))
 }
@@ -50,7 +49,7 @@ async fn queued(State(context): State<Context>, query: Query) -> Result<Response
 ///
 /// # Errors
 /// 500 as clients of Hydra know it: `nr` or `period` is missing. 400: `period` is neither `hour` nor `day`.
-async fn ended(State(context): State<Context>, query: Query) -> Result<Response> {
+async fn ended(context: Reading, query: Query) -> Result<Response> {
     let number = query.number_of_entries()?;
     let seconds = match query.get("period").as_deref() {
         Some("hour") => 3600,
@@ -67,6 +66,6 @@ async fn ended(State(context): State<Context>, query: Query) -> Result<Response>
         system: query.get("system"),
         ..BuildFilter::default()
     };
-    let read = context.read(move |s| store::ended_per_period(s, &filter, seconds, number));
+    let read = context.read(move |s| visible::ended_per_period(s, &filter, seconds, number));
     Ok(json(StatusCode::OK, &read.await?))
 }

@@ -1,16 +1,15 @@
 //! Products as downloads: `/download/PRODUCT` and `/search/latest/TYPE` of Cuirass, `/build/N/download/…` of Hydra.
 
-use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
 
 use super::parameters::{BUILD_ID, QUERY};
-use crate::context::Context;
+use crate::context::{Context, Reading};
 use crate::http::{self, HttpError, Path, Query, Result};
 use crate::model::{Build, BuildFilter, BuildStatus, Product, ProductId, product_file};
 use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
-use crate::store::{self, Snapshot};
+use crate::store::{Visible, visible};
 
 /// How many of the latest builds are searched for a text.
 const SEARCHED: u32 = 1000;
@@ -72,7 +71,7 @@ fn missing() -> HttpError {
 }
 
 async fn send(
-    context: &Context,
+    context: &Reading,
     product: Option<Product>,
     headers: &HeaderMap,
 ) -> Result<Response> {
@@ -82,12 +81,12 @@ async fn send(
 
 /// A product, by its number among those of all builds.
 async fn download(
-    State(context): State<Context>,
+    context: Reading,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response> {
     let number: ProductId = id.parse().map_err(|_| missing())?;
-    let product = context.read(move |s| store::product(s, number)).await?;
+    let product = context.read(move |s| visible::product(s, number)).await?;
     send(&context, product, &headers).await
 }
 
@@ -109,14 +108,14 @@ struct Wanted {
 /// # Errors
 /// 404: there is no such build, or it has no such product.
 async fn of_build(
-    State(context): State<Context>,
+    context: Reading,
     Path(wanted): Path<Wanted>,
     headers: HeaderMap,
 ) -> Result<Response> {
     let Wanted { id, number, kind } = wanted;
     let named = id.clone();
     let products = context
-        .read(move |s| match store::build_named(s, &named)? {
+        .read(move |s| match visible::build_named(s, &named)? {
             Some(build) => of(s, &build).map(Some),
             None => Ok(None),
         })
@@ -133,8 +132,8 @@ async fn of_build(
     send(&context, product, &headers).await
 }
 
-fn of(s: &Snapshot, build: &Build) -> rusqlite::Result<Vec<Product>> {
-    Ok(store::products(s, &[build.id])?.remove(&build.id).unwrap_or_default())
+fn of(s: &Visible<'_>, build: &Build) -> rusqlite::Result<Vec<Product>> {
+    Ok(visible::products(s, &[build.id])?.remove(&build.id).unwrap_or_default())
 }
 
 /// What a search of Cuirass wants: `spec:NAME`, `system:NAME`, `status:success`, and text that the name of the job or of
@@ -172,11 +171,11 @@ impl Search {
     }
 
     /// The first product of the type among those of the latest builds that fit.
-    fn find(&self, s: &Snapshot, kind: &str) -> rusqlite::Result<Option<Product>> {
+    fn find(&self, s: &Visible<'_>, kind: &str) -> rusqlite::Result<Option<Product>> {
         if self.other_status {
             return Ok(None);
         }
-        let builds = store::latest_builds(s, &self.filter, SEARCHED)?;
+        let builds = visible::latest_builds(s, &self.filter, SEARCHED)?;
         for build in builds.iter().filter(|build| self.fits(build)) {
             let found = of(s, build)?.into_iter().find(|product| product.kind == kind);
             if found.is_some() {
@@ -192,7 +191,7 @@ impl Search {
 /// # Errors
 /// 404: none of the latest builds that fit has such a product.
 async fn latest(
-    State(context): State<Context>,
+    context: Reading,
     Path(kind): Path<String>,
     query: Query,
     headers: HeaderMap,

@@ -1,16 +1,15 @@
 //! `/api/evaluations` and `/api/evaluation`.
 
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::jobs::is_of;
 use super::parameters::{NR, PROJECT, SPEC};
-use crate::context::Context;
+use crate::context::{Context, Reading};
 use crate::http::{HttpError, Query, Result, json};
 use crate::model::EvaluationId;
 use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
-use crate::store;
+use crate::store::visible;
 use crate::wire::EvaluationJson;
 
 pub(super) fn routes() -> Described<Context> {
@@ -32,7 +31,7 @@ pub(super) fn routes() -> Described<Context> {
 }
 
 /// The latest evaluations, newest first.
-async fn list(State(context): State<Context>, query: Query) -> Result<Response> {
+async fn list(context: Reading, query: Query) -> Result<Response> {
     let number = query.number_of_entries()?;
     let (specification, project) = (query.get("spec"), query.get("project"));
     let list = context
@@ -41,13 +40,13 @@ async fn list(State(context): State<Context>, query: Query) -> Result<Response> 
                 (Some(_), Some(project)) if !is_of(s, specification.as_deref(), project)? => {
                     Vec::new()
                 }
-                (None, Some(project)) => store::evaluations_of_project(s, project, number)?,
-                _ => store::evaluations(s, specification.as_deref(), number)?,
+                (None, Some(project)) => visible::evaluations_of_project(s, project, number)?,
+                _ => visible::evaluations(s, specification.as_deref(), number)?,
             };
             found
                 .into_iter()
                 .map(|evaluation| {
-                    let checkouts = store::checkouts(s, evaluation.id)?;
+                    let checkouts = visible::checkouts(s, evaluation.id)?;
                     Ok(EvaluationJson::new(evaluation, checkouts))
                 })
                 .collect::<rusqlite::Result<Vec<_>>>()
@@ -57,12 +56,12 @@ async fn list(State(context): State<Context>, query: Query) -> Result<Response> 
 }
 
 /// One evaluation.
-async fn one(State(context): State<Context>, query: Query) -> Result<Response> {
+async fn one(context: Reading, query: Query) -> Result<Response> {
     let id: EvaluationId = query.parsed("id")?.ok_or(HttpError::ParameterMissing)?;
     let found = context
         .read_few(move |s| {
-            let Some(evaluation) = store::evaluation(s, id)? else { return Ok(None) };
-            Ok(Some(EvaluationJson::new(evaluation, store::checkouts(s, id)?)))
+            let Some(evaluation) = visible::evaluation(s, id)? else { return Ok(None) };
+            Ok(Some(EvaluationJson::new(evaluation, visible::checkouts(s, id)?)))
         })
         .await?;
     let evaluation = found.ok_or_else(|| HttpError::no_evaluation(&id.to_string()))?;

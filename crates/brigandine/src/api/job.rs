@@ -1,16 +1,15 @@
 //! `/api/v1/job/NAME/JOB`: the history of a job, and how reliable the job is.
 
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 
 use super::parameters::JOB;
-use crate::context::Context;
+use crate::context::{Context, Reading};
 use crate::http::{HttpError, Path, Query, Result, json};
 use crate::model::EvaluationId;
 use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
-use crate::store;
+use crate::store::visible;
 use crate::wire::JobHistoryJson;
 
 /// How many builds are listed when the request names no number.
@@ -41,7 +40,7 @@ struct Parts {
 }
 
 async fn history(
-    State(context): State<Context>,
+    context: Reading,
     Path(Parts { name, job }): Path<Parts>,
     query: Query,
 ) -> Result<Response> {
@@ -50,9 +49,9 @@ async fn history(
     let begin = before.unwrap_or(EvaluationId::new(i64::MAX));
     let (wanted, of) = (name.clone(), job.clone());
     let found = context.read(move |s| {
-        let Some(state) = store::specification(s, &wanted)? else { return Ok(None) };
-        let past = store::job_past(s, state.id, &of, begin, limit as usize)?;
-        Ok(Some((past, store::job_rates(s, state.id, &of)?)))
+        let Some(state) = visible::specification(s, &wanted)? else { return Ok(None) };
+        let past = visible::job_past(s, state.id, &of, begin, limit as usize)?;
+        Ok(Some((past, visible::job_rates(s, state.id, &of)?)))
     });
     let (past, rates) = found.await?.ok_or_else(|| HttpError::no_specification(&name))?;
     if past.0.is_empty() && past.1.is_none() && before.is_none() {

@@ -1,15 +1,14 @@
 //! `/api/jobs` and `/api/jobs/history`.
 
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::parameters::{EVALUATION, NAMES, NR, PROJECT, SPEC, SYSTEM};
-use crate::context::Context;
+use crate::context::{Context, Reading};
 use crate::http::{HttpError, Query, Result, json};
 use crate::model::{Evaluation, EvaluationId};
 use crate::openapi::{Described, Dialect, Operation};
-use crate::store::{self, Snapshot};
+use crate::store::{Visible, visible};
 use crate::wire::{HistoryJson, JobJson};
 
 /// The most jobs of an evaluation in an answer.
@@ -44,28 +43,28 @@ fn names(query: &Query) -> Result<Vec<String>> {
 
 /// Whether there is such a specification in this project.
 pub(super) fn is_of(
-    s: &Snapshot,
+    s: &Visible<'_>,
     specification: Option<&str>,
     project: &str,
 ) -> rusqlite::Result<bool> {
     let Some(name) = specification else { return Ok(false) };
-    Ok(store::project_of(s, name)?.is_some_and(|of| of == project))
+    Ok(visible::project_of(s, name)?.is_some_and(|of| of == project))
 }
 
 /// The jobs of an evaluation: build, status, name.
-async fn list(State(context): State<Context>, query: Query) -> Result<Response> {
+async fn list(context: Reading, query: Query) -> Result<Response> {
     let id: EvaluationId = query.parsed("evaluation")?.ok_or(HttpError::ParameterMissing)?;
     let (names, system) = (names(&query)?, query.get("system"));
     let project = query.get("project");
     let jobs = context
         .read(move |s| {
             if let Some(project) = &project {
-                let of = store::evaluation(s, id)?.map(|evaluation| evaluation.specification);
+                let of = visible::evaluation(s, id)?.map(|evaluation| evaluation.specification);
                 if !is_of(s, of.as_deref(), project)? {
                     return Ok(Vec::new());
                 }
             }
-            let jobs = store::job_builds(s, id, &names, system.as_deref(), JOBS_MAX)?;
+            let jobs = visible::job_builds(s, id, &names, system.as_deref(), JOBS_MAX)?;
             Ok(jobs.into_iter().map(JobJson::from).collect::<Vec<_>>())
         })
         .await?;
@@ -76,7 +75,7 @@ async fn list(State(context): State<Context>, query: Query) -> Result<Response> 
 ///
 /// # Errors
 /// 500 as clients of Cuirass know it: `nr`, `spec` or `names` is missing. 400: the answer could have too many jobs.
-async fn history(State(context): State<Context>, query: Query) -> Result<Response> {
+async fn history(context: Reading, query: Query) -> Result<Response> {
     let number = query.number_of_entries()?;
     let specification = query.get("spec").ok_or(HttpError::ParameterMissing)?;
     let (names, project) = (names(&query)?, query.get("project"));
@@ -97,12 +96,12 @@ async fn history(State(context): State<Context>, query: Query) -> Result<Respons
             // An imported evaluation may have several builds of one name, so the jobs are counted.
             let mut left = JOBS_MAX;
             let entry = |evaluation: Evaluation| -> rusqlite::Result<HistoryJson> {
-                let checkouts = store::checkouts(s, evaluation.id)?;
-                let jobs = store::job_builds(s, evaluation.id, &names, None, left)?;
+                let checkouts = visible::checkouts(s, evaluation.id)?;
+                let jobs = visible::job_builds(s, evaluation.id, &names, None, left)?;
                 left -= u32::try_from(jobs.len()).unwrap_or(left);
                 Ok(HistoryJson::new(&evaluation, checkouts, jobs))
             };
-            let evaluations = store::evaluations(s, Some(&specification), number)?;
+            let evaluations = visible::evaluations(s, Some(&specification), number)?;
             evaluations.into_iter().map(entry).collect::<rusqlite::Result<Vec<_>>>()
         })
         .await?;

@@ -3,16 +3,15 @@
 use std::num::TryFromIntError;
 use std::str::FromStr;
 
-use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::parameters::BUILD_ID;
-use crate::context::Context;
+use crate::context::{Context, Reading};
 use crate::http::{self, HttpError, Path, Query, Result, Wanted};
 use crate::model::Build;
 use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
-use crate::store;
+use crate::store::visible;
 
 /// The media type of logs.
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -49,7 +48,7 @@ impl FromStr for Offset {
 /// # Errors
 /// 416: the range begins past the end. 404: there is no log; the message says why.
 async fn raw(
-    State(context): State<Context>,
+    context: Reading,
     Path(id): Path<String>,
     query: Query,
     headers: HeaderMap,
@@ -57,7 +56,7 @@ async fn raw(
     let offset = query.parsed::<Offset>("offset")?.map_or(0, |offset| offset.0);
     let attempt: Option<i64> = query.parsed("attempt")?;
     let wanted = id.clone();
-    let build = context.read(move |s| store::build_named(s, &wanted)).await?;
+    let build = context.read(move |s| visible::build_named(s, &wanted)).await?;
     let build = build.ok_or_else(|| HttpError::no_build(&id))?;
     let number = attempt.unwrap_or(build.attempt);
     // Whether the build's row is about this attempt. If the build waits to be started again, it is about none.

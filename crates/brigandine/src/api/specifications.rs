@@ -1,14 +1,13 @@
 //! `/jobsets`, `/specifications`, `/api/jobsets`.
 
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::parameters::PROJECT;
-use crate::context::Context;
+use crate::context::{Context, Reading};
 use crate::http::{HttpError, Query, Result, json};
 use crate::openapi::{Described, Dialect, Operation};
-use crate::store;
+use crate::store::visible;
 use crate::wire::JobsetJson;
 
 pub(super) fn routes() -> Described<Context> {
@@ -26,12 +25,12 @@ pub(super) fn routes() -> Described<Context> {
 ///
 /// # Errors
 /// 404: no specification belongs to the project.
-async fn list(State(context): State<Context>, query: Query) -> Result<Response> {
+async fn list(context: Reading, query: Query) -> Result<Response> {
     let project = query.get("project");
     let wanted = project.clone();
     let found = context
         .read_few(move |s| {
-            let mut all = store::specifications(s)?;
+            let mut all = visible::specifications(s)?;
             all.retain(|state| {
                 wanted.as_ref().is_none_or(|wanted| *wanted == state.specification.project)
             });

@@ -46,7 +46,7 @@ use crate::os::state_dir::StateDir;
 use crate::retention::Retention;
 use crate::store::{self, Database};
 use settings::{Reloads, Settings};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -58,6 +58,11 @@ use tokio::task::JoinHandle;
 
 /// How the names of the tasks begin that look at the inputs of a specification.
 pub(crate) const MONITOR: &str = "the monitor of ";
+
+/// The name of the task that looks at the inputs of a specification.
+fn monitor_of(specification: &str) -> String {
+    format!("{MONITOR}`{specification}`")
+}
 
 /// The name of the builder's task.
 const BUILDER: &str = "the builder";
@@ -103,6 +108,8 @@ struct Shared {
     executor: Mutex<Option<LocalExecutor>>,
     /// The specifications that have monitors. Lock order: before `running`.
     watched: Mutex<HashMap<SpecificationId, Watched>>,
+    /// The names of specifications that are or were private, since their monitors have these names.
+    private: Mutex<BTreeSet<String>>,
     /// The running tasks except the builder's, with their names. At most one for each specification, and six more.
     running: Mutex<Vec<(String, JoinHandle<()>)>>,
     builder_task: Mutex<Option<JoinHandle<()>>>,
@@ -314,6 +321,9 @@ impl App {
         let running = shared.running.lock().unwrap_or_else(PoisonError::into_inner);
         let alive = running.iter().filter(|(_, task)| !task.is_finished());
         tasks.running.extend(alive.map(|(name, _)| name.clone()));
+        drop(running);
+        let private = shared.private.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.private = private.iter().map(|name| monitor_of(name)).collect();
         tasks
     }
 

@@ -161,6 +161,7 @@ impl App {
             monitors: Arc::new(monitors),
             executor: Mutex::new(Some(executor)),
             watched: Mutex::default(),
+            private: Mutex::default(),
             running: Mutex::default(),
             builder_task: Mutex::default(),
             monitored: AtomicBool::new(false),

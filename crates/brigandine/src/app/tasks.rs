@@ -3,7 +3,7 @@
 //! panic, the server ends.
 
 use super::wake::wake_socket;
-use super::{App, AppError, BUILDER, MONITOR, RunningServer, Shared, Watched};
+use super::{App, AppError, BUILDER, RunningServer, Shared, Watched, monitor_of};
 use crate::build::{BuilderSettings, DispatchEvent, LocalDispatcher};
 use crate::config;
 use crate::health;
@@ -196,6 +196,9 @@ impl App {
         }
         let found = self.shared.health.read(&self.shared.main, store::specifications).await?;
         self.shared.stored.notify_one();
+        let names = found.iter().map(|state| &state.specification).filter(|one| one.private);
+        let names = names.map(|specification| specification.name.clone());
+        self.shared.private.lock().unwrap_or_else(PoisonError::into_inner).extend(names);
         let mut watched = self.shared.watched.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.shared.monitored.load(Ordering::SeqCst) {
             return Ok(());
@@ -223,7 +226,7 @@ impl App {
             }
             let wanted = Arc::new(Notify::new());
             let stop = watch::Sender::new(false);
-            let part = format!("{MONITOR}`{}`", state.specification.name);
+            let part = monitor_of(&state.specification.name);
             let monitors = Arc::clone(&self.shared.monitors);
             let (id, request, stopped) = (state.id, Arc::clone(&wanted), stop.subscribe());
             self.spawn(&part, async move {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Actor, Grant, Role};
+use crate::model::{Actor, Grant, Role, Sight};
 
 /// The owner of valid credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,14 @@ impl Principal {
         self.grants
             .iter()
             .any(|grant| grant.role >= role && grant.scope.holds(project, specification))
+    }
+
+    /// What the owner may see.
+    pub(crate) fn sight(&self) -> Sight {
+        if self.may(Role::Reader) {
+            return Sight::Everything;
+        }
+        Sight::With(Arc::clone(&self.grants))
     }
 
     /// The roles, as text.

@@ -15,7 +15,7 @@ use super::same_origin::{Origin, origin};
 use super::secret::{form_token, is_same, new_token, secret_digest, token_digest};
 use super::token_file::Token;
 use crate::http::{Arrived, HttpError, Result};
-use crate::model::{self, AccessToken, Actor, Grant, Role, Scope, Timestamp};
+use crate::model::{self, AccessToken, Actor, Grant, Role, Scope, Sight, Timestamp};
 use crate::store::{self, Database, SessionOwner, Snapshot};
 
 /// How exactly the last use of a token is stored. More often, each request would be a write.
@@ -223,6 +223,11 @@ impl Visitor {
     /// The owner of the credentials, whatever the role.
     pub(crate) fn principal(&self) -> Option<&Principal> {
         if let Self::Known(principal) = self { Some(principal) } else { None }
+    }
+
+    /// What the sender may see. That a change comes from a page of another site matters only to changes.
+    pub(crate) fn sight(&self) -> Sight {
+        self.principal().map(Principal::sight).unwrap_or_default()
     }
 
     /// The owner of the credentials, if that is somebody with at least this role: everywhere, or in the specification

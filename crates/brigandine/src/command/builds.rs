@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Failure, existing, no_specification, print_json, table, unknown};
 use crate::cli;
 use crate::model::{self, Build, BuildFilter, BuildStatus, SpecificationState};
-use crate::store::{self, JobFilter, Snapshot};
+use crate::store::{self, JobFilter, Snapshot, Visible};
 use crate::wire::{BuildJson, builds_json};
 
 /// The most jobs of an evaluation among which a name is searched for.
@@ -41,7 +41,7 @@ fn name_of<S: serde::Serializer>(status: &BuildStatus, serializer: S) -> Result<
 impl Listed {
     /// Reads what the list shows of each build.
     pub(super) fn all(s: &Snapshot, builds: Vec<Build>) -> rusqlite::Result<Vec<Self>> {
-        let json = builds_json(s, builds.clone())?;
+        let json = builds_json(&Visible::everything(s), builds.clone())?;
         let one = |(build, known): (Build, BuildJson)| Self {
             known,
             status: build.status,

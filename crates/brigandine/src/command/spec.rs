@@ -196,6 +196,9 @@ async fn show(directory: &Path, name: String, as_json: bool) -> Result<(), Failu
     if specification.project != MAIN_PROJECT {
         say(&format!("  project {}", specification.project));
     }
+    if specification.private {
+        say("  private: only those who have a role in it see it");
+    }
     for one in &specification.inputs {
         say(&format!("  input {}: {}", one.name, input(one)));
     }

@@ -10,6 +10,7 @@
 //! supersede = "nothing"              # or "cancel": new revisions cancel what only older ones want
 //! priority = 0                       # added to every job's own
 //! network = false                    # whether evaluator and jobs may use the network from the sandbox
+//! private = false                    # whether only those with a role in it may see it
 //! enabled = true
 //!
 //! [[specification.input]]            # at least one
@@ -85,6 +86,7 @@ fn specification(mut table: Table<'_, '_>) -> Option<(Specification, Range<usize
     let priority = table.integer("priority", PRIORITY_RANGE, 10).unwrap_or(0);
     let enabled = table.boolean("enabled").unwrap_or(true);
     let network = table.boolean("network").unwrap_or(false);
+    let private = table.boolean("private").unwrap_or(false);
     let keep = keep(&table, format!("`keep` of {}", table.what));
     let supersede = [("cancel", Supersede::Cancel), ("nothing", Supersede::Nothing)];
     let supersede = table.choice("supersede", &supersede).unwrap_or_default();
@@ -121,6 +123,7 @@ fn specification(mut table: Table<'_, '_>) -> Option<(Specification, Range<usize
         priority,
         supersede,
         network,
+        private,
         enabled,
     };
     Some((specification, name.span))

@@ -186,6 +186,7 @@ fn specification() -> crate::model::Specification {
         priority: 0,
         supersede: crate::model::Supersede::default(),
         network: false,
+        private: false,
         enabled: true,
     }
 }

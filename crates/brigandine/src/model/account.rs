@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::Timestamp;
 
@@ -107,6 +108,34 @@ impl fmt::Display for Grant {
             return self.role.fmt(f);
         }
         write!(f, "{} in {}", self.role, self.scope)
+    }
+}
+
+/// What somebody may see of what is built. Specifications that are not private are for everybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sight {
+    /// Everything: a role is valid everywhere.
+    Everything,
+    /// Of private specifications, those in which one of these roles is valid.
+    With(Arc<[Grant]>),
+}
+
+impl Sight {
+    /// Whether a private specification may be seen.
+    pub fn holds(&self, project: &str, specification: &str) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::With(grants) => {
+                grants.iter().any(|grant| grant.scope.holds(project, specification))
+            }
+        }
+    }
+}
+
+impl Default for Sight {
+    /// That of somebody without a role.
+    fn default() -> Self {
+        Self::With(Arc::default())
     }
 }
 
@@ -223,6 +252,21 @@ mod tests {
         for wrong in ["/", "a/", "/a", "a/b/c", "a b", "ä"] {
             assert!(wrong.parse::<Scope>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn every_role_sees_the_private_specifications_where_it_is_valid() {
+        for role in Role::ALL {
+            for (scope, sees) in
+                [("", true), ("main", true), ("main/hello", true), ("tools", false)]
+            {
+                let scope = scope.parse().expect("a scope");
+                let sight = Sight::With(Arc::from([Grant { scope, role }]));
+                assert_eq!(sight.holds("main", "hello"), sees, "{sight:?}");
+            }
+        }
+        assert!(Sight::Everything.holds("main", "hello"));
+        assert!(!Sight::default().holds("main", "hello"));
     }
 
     #[test]

@@ -33,7 +33,7 @@ mod time;
 mod unused;
 mod version;
 
-pub use account::{AccessToken, Grant, Role, Scope, Session, User, check_account_name};
+pub use account::{AccessToken, Grant, Role, Scope, Session, Sight, User, check_account_name};
 pub use actions::{Action, Actions, Cancel, History, Loaded, Replace, Restart, Specified, Specify};
 pub use actor::Actor;
 pub use address::redact;

@@ -33,6 +33,9 @@ pub struct Specification {
     /// Whether the evaluator and all jobs may use the network from the sandbox.
     #[serde(default, skip_serializing_if = "super::text::is_no")]
     pub network: bool,
+    /// Whether only those who have a role in the specification may see it, and whatever belongs to it.
+    #[serde(default, skip_serializing_if = "super::text::is_no")]
+    pub private: bool,
     /// Whether the server looks at the inputs.
     #[serde(default = "yes")]
     pub enabled: bool,
@@ -113,6 +116,7 @@ impl Specification {
             keep,
             supersede,
             network,
+            private,
             enabled,
         } = self;
         let mut keys: Vec<String> = [
@@ -123,6 +127,7 @@ impl Specification {
             ("keep", *keep != other.keep),
             ("supersede", *supersede != other.supersede),
             ("network", *network != other.network),
+            ("private", *private != other.private),
             ("enabled", *enabled != other.enabled),
         ]
         .into_iter()

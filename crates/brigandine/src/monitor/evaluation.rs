@@ -29,7 +29,7 @@ const MANY_JOBS: usize = 10_000;
 const FULL_MAX: usize = 3;
 
 /// The digest of everything on which an evaluation depends: the definition without the project and the settings of looks,
-/// retention and superseding, the revisions, and what the server adds to the identity of each job.
+/// retention, superseding and privacy, the revisions, and what the server adds to the identity of each job.
 pub(super) fn stamp(
     shared: &Shared,
     specification: &Specification,
@@ -41,6 +41,7 @@ pub(super) fn stamp(
     definition.interval_s = None;
     definition.keep = None;
     definition.supersede = Supersede::Nothing;
+    definition.private = false;
     definition.enabled = true;
     let mut digest = Sha256::new();
     digest.update(Definition::VERSION.to_be_bytes());

@@ -12,18 +12,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use tokio::time::{Instant, timeout_at};
 
-use crate::context::Context;
+use crate::context::{Context, Reading};
 use crate::http;
 use crate::measure::{Kind, Text};
 use crate::model::{BuildStatus, COMMIT, PACKAGE_VERSION};
 use crate::os::state_dir::StateDir;
 use crate::os::usage::Usage;
-use crate::store::{self, Figures};
+use crate::store::{Figures, visible};
 
 use super::ready;
 
@@ -44,10 +43,10 @@ struct Gathered {
 }
 
 /// All figures.
-pub(super) async fn answer(State(context): State<Context>) -> Response {
+pub(super) async fn answer(context: Reading) -> Response {
     let limit = Instant::now() + LIMIT;
     let (stored, gathered) = tokio::join!(
-        timeout_at(limit, context.read(store::figures)),
+        timeout_at(limit, context.read(visible::figures)),
         timeout_at(limit, gather(&context)),
     );
     let (stored, gathered) = (stored.ok().and_then(Result::ok), gathered.ok().flatten());
@@ -96,14 +95,11 @@ fn exposition(text: Text) -> Response {
 /// Waits while an earlier request waits for the file system. `None`: the thread that asks has panicked.
 async fn gather(context: &Context) -> Option<Gathered> {
     let permit = Arc::clone(&context.meters().gathering).acquire_owned().await.ok()?;
-    let database = context.database().clone();
+    let stats = context.database_stats();
     let file = StateDir::new(context.state()).database();
     let gathered = tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        Gathered {
-            database: database.stats(),
-            database_bytes: file.metadata().ok().map(|file| file.len()),
-        }
+        Gathered { database: stats(), database_bytes: file.metadata().ok().map(|file| file.len()) }
     });
     gathered.await.ok()
 }

@@ -3,23 +3,26 @@
 use std::sync::{Mutex, PoisonError};
 
 use axum::Extension;
-use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
 use crate::auth::Visitor;
-use crate::context::Context;
+use crate::context::{Context, Reading};
 use crate::http::{json, not_kept, text, varied, wants_json};
 use crate::wire::ReadinessJson;
 
 /// 200, or 503 with the reasons: as text, and as JSON for requests that accept it by name.
-/// On a private server the reasons are for those who may read, since they name specifications.
+/// On a private server the reasons are for those who may read, since they name specifications. Those of private
+/// specifications are named to those who may see everything.
 pub(super) async fn answer(
-    State(context): State<Context>,
+    context: Reading,
     Extension(visitor): Extension<Visitor>,
     headers: HeaderMap,
 ) -> Response {
-    let tasks = context.tasks();
+    let mut tasks = context.tasks();
+    if !context.sees_everything() {
+        tasks = tasks.public();
+    }
     let reasons = reasons(&context, tasks.faults);
     let ready = reasons.is_empty();
     if !context.auth().may_read(&visitor) {

@@ -39,6 +39,7 @@ async fn a_task_that_exited_makes_the_server_unready_and_is_named() {
     let tasks = Tasks {
         running: vec!["the builder".to_owned()],
         faults: vec!["A required task exited: the wake socket: it broke.".to_owned()],
+        private: Vec::new(),
         ending: false,
     };
     *served.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;

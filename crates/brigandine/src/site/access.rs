@@ -10,10 +10,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::auth::{self, Admin, Auth, Builder, Least, Place, Visitor};
-use crate::context::Context;
+use crate::context::{Context, Reading};
 use crate::http::{self, Arrived, Result};
-use crate::model::{EvaluationId, ProductId, Role};
-use crate::{store, web};
+use crate::model::{EvaluationId, ProductId, Role, Sight};
+use crate::store::visible;
+use crate::web;
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,12 +193,18 @@ pub(super) async fn admit(
     let (role, of) = match access(request.method(), route.as_str()) {
         Change(role, of) => (role, of),
         Read(of) if private => (Role::Reader, of),
+        Read(of) if of != Of::Everything => {
+            let seen = Seen { asker: Asker::of(&context, &request), of, parts: parts(&params) };
+            let response = http::until(next.run(request).await, seen.ended());
+            return unshared(response, false, &visitor);
+        }
         Open | Own | Read(_) => return unshared(next.run(request).await, false, &visitor),
     };
     let admitted = async {
+        // Compared with the roles, and told to nobody.
+        let everything = context.seen_with(Sight::Everything);
         if visitor.depends_on_place(role)
-            && let Ok(params) = &params
-            && let Some(place) = place(&context, of, params).await?
+            && let Some(place) = place(&everything, of, &parts(&params)).await?
         {
             request.extensions_mut().insert(place);
         }
@@ -205,7 +212,8 @@ pub(super) async fn admit(
     };
     let response = match admitted.await {
         Ok(()) if private => {
-            let still = Still::of(&context, &request, role);
+            let place = request.extensions().get().cloned();
+            let still = Still { asker: Asker::of(&context, &request), place, role };
             http::until(next.run(request).await, still.ended())
         }
         Ok(()) => next.run(request).await,
@@ -217,38 +225,77 @@ pub(super) async fn admit(
 /// How often it is checked that the reader of a stream may still read.
 const CHECK_PAUSE: Duration = Duration::from_secs(30);
 
-/// What shows that the reader of a stream may still read.
-struct Still {
-    auth: Auth,
+/// The credentials of a stream's reader.
+struct Asker {
+    context: Context,
     headers: HeaderMap,
     arrived: Option<Arrived>,
-    place: Option<Place>,
-    role: Role,
 }
 
-impl Still {
-    fn of(context: &Context, request: &Request, role: Role) -> Self {
+impl Asker {
+    fn of(context: &Context, request: &Request) -> Self {
         let mut headers = HeaderMap::new();
         for name in [header::AUTHORIZATION, header::COOKIE] {
             if let Some(value) = request.headers().get(&name) {
                 headers.insert(name, value.clone());
             }
         }
-        let extensions = request.extensions();
-        let (arrived, place) = (extensions.get().cloned(), extensions.get().cloned());
-        Self { auth: context.auth().clone(), headers, arrived, place, role }
+        let arrived = request.extensions().get().cloned();
+        Self { context: context.clone(), headers, arrived }
     }
 
+    /// Whose the credentials are after a while.
+    async fn later(&self) -> Visitor {
+        tokio::time::sleep(CHECK_PAUSE).await;
+        let Some(arrived) = &self.arrived else { return Visitor::Nobody };
+        self.context.auth().visitor(&Method::GET, &self.headers, arrived).await
+    }
+}
+
+/// What shows that the reader of a stream on a private server may still read.
+struct Still {
+    asker: Asker,
+    place: Option<Place>,
+    role: Role,
+}
+
+impl Still {
     /// Resolves when the credentials have ended, or their owner has lost the role.
     async fn ended(self) {
-        let Some(arrived) = &self.arrived else { return };
         loop {
-            tokio::time::sleep(CHECK_PAUSE).await;
-            match self.auth.visitor(&Method::GET, &self.headers, arrived).await {
+            match self.asker.later().await {
                 // Asked again: the database may be locked for a while.
                 Visitor::Unknown => {}
                 visitor if visitor.needs(self.role, self.place.as_ref()).is_ok() => {}
                 _ => return,
+            }
+        }
+    }
+}
+
+/// What shows that what a stream is about is not hidden from its reader.
+struct Seen {
+    asker: Asker,
+    of: Of,
+    parts: Parts,
+}
+
+impl Seen {
+    /// Resolves when it is hidden: its specification has become private, or the reader has lost the role in it.
+    async fn ended(self) {
+        let Self { asker, of, parts } = self;
+        loop {
+            let visitor = asker.later().await;
+            if visitor == Visitor::Unknown {
+                continue;
+            }
+            let seen = asker.context.seen_with(visitor.sight());
+            let everything = asker.context.seen_with(Sight::Everything);
+            // What was deleted meanwhile may be read to its end.
+            if matches!(place(&seen, of, &parts).await, Ok(None))
+                && matches!(place(&everything, of, &parts).await, Ok(Some(_)))
+            {
+                return;
             }
         }
     }
@@ -266,33 +313,42 @@ fn unshared(mut response: Response, private: bool, visitor: &Visitor) -> Respons
     response
 }
 
-/// The specification that a request is about; `None`: it is about everything, or about something that is not there.
-async fn place(context: &Context, of: Of, params: &RawPathParams) -> Result<Option<Place>> {
+/// The variable parts of a path, by their names.
+type Parts = Vec<(String, String)>;
+
+fn parts(params: &std::result::Result<RawPathParams, RawPathParamsRejection>) -> Parts {
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    params.as_ref().map(|params| params.iter().map(owned).collect()).unwrap_or_default()
+}
+
+/// The specification that a request is about, as its sender may see it; `None`: it is about everything, or about
+/// something that is not there.
+async fn place(context: &Reading, of: Of, parts: &[(String, String)]) -> Result<Option<Place>> {
     let value = |name: &str| {
-        let mut found = params.iter().filter(|(of, _)| *of == name);
-        found.next().map(|(_, value)| value.to_owned()).unwrap_or_default()
+        let mut found = parts.iter().filter(|(of, _)| *of == name);
+        found.next().map(|(_, value)| value.clone()).unwrap_or_default()
     };
     let read = |(project, specification)| Place { project, specification };
     let found = match of {
         Of::Everything => return Ok(None),
         Of::Build => {
             let id = value("id");
-            let found = context.read_few(move |s| store::build_named(s, &id)).await?;
+            let found = context.read_few(move |s| visible::build_named(s, &id)).await?;
             found.map(|build| (build.project, build.specification))
         }
         Of::Evaluation => {
             let Ok(id) = value("id").parse::<EvaluationId>() else { return Ok(None) };
             let found = context.read_few(move |s| {
-                let Some(found) = store::evaluation(s, id)? else { return Ok(None) };
-                let project = store::project_of(s, &found.specification)?;
+                let Some(found) = visible::evaluation(s, id)? else { return Ok(None) };
+                let project = visible::project_of(s, &found.specification)?;
                 Ok(project.map(|project| (project, found.specification)))
             });
             found.await?
         }
         Of::Product => {
             let Ok(id) = value("product").parse::<ProductId>() else { return Ok(None) };
-            let found = context.read_few(move |s| match store::product(s, id)? {
-                Some(product) => store::build(s, product.build),
+            let found = context.read_few(move |s| match visible::product(s, id)? {
+                Some(product) => visible::build(s, product.build),
                 None => Ok(None),
             });
             found.await?.map(|build| (build.project, build.specification))
@@ -300,13 +356,13 @@ async fn place(context: &Context, of: Of, params: &RawPathParams) -> Result<Opti
         Of::Jobset => {
             let (project, name) = (value("project"), value("jobset"));
             let asked = name.clone();
-            let found = context.read_few(move |s| store::project_of(s, &asked)).await?;
+            let found = context.read_few(move |s| visible::project_of(s, &asked)).await?;
             found.filter(|found| *found == project).map(|project| (project, name))
         }
         Of::Specification => {
             let name = value("name");
             let asked = name.clone();
-            let project = context.read_few(move |s| store::project_of(s, &asked)).await?;
+            let project = context.read_few(move |s| visible::project_of(s, &asked)).await?;
             project.map(|project| (project, name))
         }
     };

@@ -22,7 +22,7 @@ use crate::model::{
     Action, Actions, Asked, BuildId, Change, Configuration, Event, Grant, Live, Outcome, Setting,
     Specified, Specify, Target, Tasks, Unused, UnusedPart,
 };
-use crate::store::{self, Database, NewSession, Password};
+use crate::store::{self, Database, NewSession, NewToken, Password};
 
 /// The time limit of every wait in a test.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -36,6 +36,10 @@ pub(crate) struct Served {
     pub(crate) meters: Arc<Meters>,
     /// What the site is told of the server's tasks.
     pub(crate) tasks: Arc<Mutex<Tasks>>,
+    /// What the site is told of specification files.
+    pub(crate) unused: watch::Sender<Vec<Unused>>,
+    /// What the site is told of its configuration.
+    pub(crate) configuration: Arc<Mutex<Configuration>>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) closing: watch::Sender<bool>,
     /// Gets a permit for each request that is being answered until the server closes.
@@ -86,6 +90,7 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
     let busy = Arc::new(Semaphore::new(0));
     let (health, tasks) = (Health::unwatched(), Arc::<Mutex<Tasks>>::default());
     let meters = Arc::<Meters>::default();
+    let (unused, configuration) = (unused(), Arc::new(Mutex::new(configuration())));
     let context = Context::new(Parts {
         database: database.clone(),
         events: Box::new({
@@ -100,8 +105,11 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
             let tasks = Arc::clone(&tasks);
             move || tasks.lock().unwrap_or_else(PoisonError::into_inner).clone()
         }),
-        unused: unused(),
-        configuration: Box::new(configuration),
+        unused: unused.subscribe(),
+        configuration: Box::new({
+            let configuration = Arc::clone(&configuration);
+            move || configuration.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        }),
         state: state.path().to_owned(),
         systems: vec!["x86_64-linux".to_owned()],
         closing: closed.clone(),
@@ -124,6 +132,8 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
         health,
         meters,
         tasks,
+        unused,
+        configuration,
         events,
         closing,
         busy,
@@ -166,7 +176,7 @@ fn configuration() -> Configuration {
 }
 
 /// One unused part of each kind.
-fn unused() -> watch::Receiver<Vec<Unused>> {
+fn unused() -> watch::Sender<Vec<Unused>> {
     let one = |file: &str, what| Unused { file: file.to_owned(), what };
     let differs = UnusedPart::Differs {
         specification: "sample".to_owned(),
@@ -181,8 +191,7 @@ fn unused() -> watch::Receiver<Vec<Unused>> {
             UnusedPart::Wrong("line 3: unknown key `x`".to_owned()),
         ),
     ];
-    // The receiver keeps the last value after its sender is dropped.
-    watch::Sender::new(all).subscribe()
+    watch::Sender::new(all)
 }
 
 /// The token of every served site.
@@ -286,6 +295,15 @@ impl Served {
             body => format!("{headers}content-length: {}\r\n\r\n{body}", body.len()),
         };
         self.ask(method, path, &headers).await
+    }
+
+    /// The text of a new token, which ends at a time; 0: never.
+    pub(crate) async fn token(&self, name: &str, grant: Grant, expires_at: i64) -> String {
+        let text = new_token().expect("random bytes");
+        let token = NewToken { name: name.to_owned(), digest: digest(&text), grant, expires_at };
+        let put = self.database.write(move |tx| store::put_token(tx, &token, 1)).await;
+        assert!(put.expect("stored"));
+        text
     }
 
     /// The secret in the cookie of a session of a new user, which began at this time.

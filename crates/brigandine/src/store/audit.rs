@@ -4,6 +4,7 @@
 //!   own. Retention deletes rows that are older than [`DAYS_MAX`].
 
 use super::database::{Snapshot, Transaction};
+use super::hidden::{Hidden, NOTHING};
 use super::query::{Columns, Query, read};
 use crate::model::{
     Asked, AuditFilter, Audited, BuildId, Change, EvaluationId, SpecificationId, Timestamp,
@@ -64,12 +65,22 @@ pub(crate) fn audit(
     filter: &AuditFilter,
     limit: u32,
 ) -> rusqlite::Result<Vec<Audited>> {
+    audit_without(s, &NOTHING, filter, limit)
+}
+
+/// As [`audit`], without the rows about what belongs to hidden specifications.
+pub(super) fn audit_without(
+    s: &Snapshot,
+    hidden: &Hidden,
+    filter: &AuditFilter,
+    limit: u32,
+) -> rusqlite::Result<Vec<Audited>> {
     let mut sql = String::from(
         "SELECT a.id, a.at, a.actor, a.change, a.build_id, a.evaluation_id,
          (SELECT s.name FROM specification AS s WHERE s.id = a.specification_id), a.result, a.reason
          FROM audit AS a WHERE a.id < ?",
     );
-    let before = filter.before.unwrap_or(i64::MAX);
+    let (before, json) = (filter.before.unwrap_or(i64::MAX), hidden.json());
     let mut values: Vec<&dyn ToSql> = vec![&before];
     if let Some(id) = &filter.build {
         sql.push_str(" AND a.build_id = ?");
@@ -84,6 +95,10 @@ pub(crate) fn audit(
             " AND a.specification_id = (SELECT n.id FROM specification AS n WHERE n.name = ?)",
         );
         values.push(name);
+    }
+    if !hidden.is_empty() {
+        sql.push_str(" AND ifnull(a.specification_id NOT IN (SELECT value FROM json_each(?)), 0)");
+        values.push(&json);
     }
     sql.push_str(" ORDER BY a.id DESC LIMIT ?");
     values.push(&limit);

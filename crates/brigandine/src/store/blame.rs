@@ -7,6 +7,7 @@
 //!   the history of the specification is.
 
 use super::database::Snapshot;
+use super::hidden::Hidden;
 use super::query::Query;
 use crate::model::{Blame, Build, BuildId, EvaluationId, SpecificationId, Surroundings};
 use rusqlite::params;
@@ -17,8 +18,13 @@ const HORIZON: i64 = 500;
 /// How many suspects, and evaluations with the build, are named.
 const NAMED: u32 = 6;
 
-/// What stands around a build in the history of its job.
-pub(crate) fn surroundings(s: &Snapshot, build: &Build) -> rusqlite::Result<Surroundings> {
+/// What stands around a build in the history of its job. Evaluations of hidden specifications are not named and not
+/// counted.
+pub(super) fn surroundings(
+    s: &Snapshot,
+    hidden: &Hidden,
+    build: &Build,
+) -> rusqlite::Result<Surroundings> {
     let (of, at) = (build.specification_id, build.evaluation);
     // The borders are read first: they are rows of the index of evaluations alone.
     let sql =
@@ -39,7 +45,10 @@ pub(crate) fn surroundings(s: &Snapshot, build: &Build) -> rusqlite::Result<Surr
          AND j.build_id <> ?5 ORDER BY e.id LIMIT 1";
     let values = params![of, at, last.unwrap_or(i64::MIN), build.job, build.id];
     let next = s.value(sql, values)?;
-    let (evaluations, others) = evaluations_with(s, build.id)?;
+    let (evaluations, others) = match hidden.is_empty() {
+        true => evaluations_with(s, build.id)?,
+        false => seen_evaluations_with(s, hidden, build.id)?,
+    };
     let blame = match build.status.is_broken() {
         true => Some(blame(s, build, first.unwrap_or(i64::MAX))?),
         false => None,
@@ -57,6 +66,27 @@ fn evaluations_with(s: &Snapshot, id: BuildId) -> rusqlite::Result<(Vec<Evaluati
     let sql = "SELECT count(*) FROM (SELECT DISTINCT evaluation_id FROM job
          WHERE build_id = ?1 AND evaluation_id < ?2) AS e";
     let others = s.query_row(sql, params![id, least], |row| row.get(0))?;
+    Ok((named, others))
+}
+
+/// As [`evaluations_with`], without the evaluations of hidden specifications.
+fn seen_evaluations_with(
+    s: &Snapshot,
+    hidden: &Hidden,
+    id: BuildId,
+) -> rusqlite::Result<(Vec<EvaluationId>, i64)> {
+    let sql = "SELECT DISTINCT j.evaluation_id FROM job AS j
+         CROSS JOIN evaluation AS e ON e.id = j.evaluation_id
+         WHERE j.build_id = ?1 AND e.specification_id NOT IN (SELECT value FROM json_each(?2))
+         ORDER BY j.evaluation_id DESC LIMIT ?3";
+    let hidden = hidden.json();
+    let named: Vec<EvaluationId> = s.values(sql, params![id, hidden, NAMED])?;
+    let Some(least) = named.last() else { return Ok((named, 0)) };
+    let sql = "SELECT count(*) FROM (SELECT DISTINCT j.evaluation_id FROM job AS j
+         CROSS JOIN evaluation AS e ON e.id = j.evaluation_id
+         WHERE j.build_id = ?1 AND e.specification_id NOT IN (SELECT value FROM json_each(?2))
+         AND j.evaluation_id < ?3) AS e";
+    let others = s.query_row(sql, params![id, hidden, least], |row| row.get(0))?;
     Ok((named, others))
 }
 

@@ -1,6 +1,7 @@
 //! Evaluations and their checkouts.
 
 use super::database::Snapshot;
+use super::hidden::Hidden;
 use super::query::{Columns, Query, read};
 use crate::model::{
     Checkout, Counters, Evaluation, EvaluationDetails, EvaluationId, EvaluationStatus,
@@ -73,14 +74,36 @@ pub fn evaluations(
     s.all(sql, params![name, limit], from_row)
 }
 
-/// The latest evaluations of all specifications of a project, newest first.
-pub(crate) fn evaluations_of_project(
+/// The latest evaluations of all specifications of a project but the hidden ones, newest first.
+pub(super) fn evaluations_of_project(
     s: &Snapshot,
+    hidden: &Hidden,
     project: &str,
     limit: u32,
 ) -> rusqlite::Result<Vec<Evaluation>> {
     let sql = "SELECT id FROM specification WHERE project = ?1";
-    let specifications: Vec<SpecificationId> = s.values(sql, [project])?;
+    let mut specifications: Vec<SpecificationId> = s.values(sql, [project])?;
+    specifications.retain(|id| !hidden.has(*id));
+    newest_of(s, specifications, limit)
+}
+
+/// The latest evaluations of all specifications but the hidden ones, newest first.
+pub(super) fn evaluations_without(
+    s: &Snapshot,
+    hidden: &Hidden,
+    limit: u32,
+) -> rusqlite::Result<Vec<Evaluation>> {
+    let mut specifications: Vec<SpecificationId> = s.values("SELECT id FROM specification", [])?;
+    specifications.retain(|id| !hidden.has(*id));
+    newest_of(s, specifications, limit)
+}
+
+/// The latest evaluations of these specifications, newest first.
+fn newest_of(
+    s: &Snapshot,
+    specifications: Vec<SpecificationId>,
+    limit: u32,
+) -> rusqlite::Result<Vec<Evaluation>> {
     let mut newest: Vec<EvaluationId> = Vec::new();
     for specification in specifications {
         newest.extend(evaluation_ids(s, specification, limit)?);

@@ -15,6 +15,7 @@ mod derivations;
 mod evaluations;
 mod figures;
 mod grid;
+mod hidden;
 mod history;
 mod import;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod specifications;
 mod specify;
 #[cfg(test)]
 mod tests;
+pub(crate) mod visible;
 mod why;
 mod wishes;
 
@@ -50,28 +52,31 @@ pub(crate) use accounts::{
     set_disabled, set_password, set_role, token, tokens, user, users,
 };
 pub(crate) use audit::{audit, prune_audit};
-pub(crate) use blame::surroundings;
 pub(crate) use builds::{
     Abandoned, CANCELED, Claim, JobFilter, KILLED, Latest, Pending, REFUSED_MAX, Recovered,
-    RefusedStart, SearchBorder, SearchStep, WholeQueue, abandon, build_details, build_ids,
-    build_named, builds_of_output, claim, ended_per_period, evaluations_of_build, job_page,
-    job_past, job_rates, latest_builds, latest_of_job, lose, needs, pending_builds, product,
-    products, queue, queue_counts, rebuild, recover, running_twin, search_builds,
-    search_evaluations, specification_names, systems, whole_queue,
+    RefusedStart, SearchBorder, SearchStep, WholeQueue, abandon, claim, job_page, latest_builds,
+    lose, queue, queue_counts, rebuild, recover, specification_names, systems,
+};
+#[cfg(test)]
+use builds::{
+    build_details, builds_named, job_past, job_rates, search_builds, search_evaluations,
+    whole_queue,
 };
 #[cfg(test)]
 pub(crate) use builds::{cancel, restart};
-pub(crate) use comparison::{
-    ComparedList, Comparison, ComparisonFilter, compare, other_evaluation,
-};
+pub(crate) use comparison::{ComparedList, Comparison, ComparisonFilter};
+#[cfg(test)]
+use comparison::{compare, other_evaluation};
 pub(crate) use copies::{DatabaseCopy, copy_back, copy_database};
 pub(crate) use derivations::{outputs_of, revisions_in_use};
-pub(crate) use evaluations::{
-    checkouts, evaluation_details, evaluation_ids, evaluation_page, evaluation_states,
-    evaluations_of_project, latest_finished_evaluation,
-};
-pub(crate) use figures::{Figures, figures};
-pub(crate) use grid::{Grid, GridCell, GridFilter, grid};
+pub(crate) use evaluations::checkouts;
+#[cfg(test)]
+use evaluations::{evaluation_details, latest_finished_evaluation};
+pub(crate) use figures::Figures;
+#[cfg(test)]
+use grid::grid;
+pub(crate) use grid::{Grid, GridCell, GridFilter};
+pub(crate) use hidden::Hidden;
 pub(crate) use history::{ExportError, export};
 pub(crate) use import::{ImportedHistory, Kind, import_cuirass, import_history, kind_of};
 pub(crate) use pruning::{
@@ -90,7 +95,8 @@ pub(crate) use server::{BUSY_TIMEOUT, note_start, note_stop, open, optimize};
 #[cfg(test)]
 pub(crate) use specifications::want_look;
 pub(crate) use specifications::{
-    Looked, active_names, note_look, project_of, put_specification, specification,
-    specification_by_id,
+    Looked, note_look, put_specification, specification, specification_by_id,
 };
-pub(crate) use why::{ahead, predecessor};
+pub(crate) use visible::Visible;
+#[cfg(test)]
+use why::ahead;

@@ -3,6 +3,7 @@
 
 use super::audit::{Subject, note};
 use super::database::Transaction;
+use super::query::Query;
 use super::specifications::{put_specification, remove_specification, specification};
 use crate::model::{
     Asked, Change, History, Keep, Loaded, Replace, Specification, SpecificationId, Specified,
@@ -48,6 +49,8 @@ fn put(
         return Ok(Specified::Kept(kept));
     }
     let put = |one: &Specification| {
+        let kept = Specification { private: is_private(tx, one, replace)?, ..one.clone() };
+        let one = &kept;
         let (id, loaded) = put_specification(tx, one, replace != Replace::Never, asked.at)?;
         if loaded != Loaded::Unchanged {
             note(tx, Change::Define, Subject::Specification(id), asked, loaded.as_str())?;
@@ -56,6 +59,16 @@ fn put(
     };
     let done: rusqlite::Result<Vec<(String, Loaded)>> = specifications.iter().map(put).collect();
     done.map(Specified::Done)
+}
+
+/// Whether a specification is private once it is stored. Clients of Hydra, which replace in a project, cannot say so: it
+/// stays as it is, also if it was removed, because its evaluations and builds return with it.
+fn is_private(tx: &Transaction, one: &Specification, replace: Replace) -> rusqlite::Result<bool> {
+    if replace != Replace::InProject {
+        return Ok(one.private);
+    }
+    let sql = "SELECT ifnull(json_extract(definition, '$.private'), 0) FROM specification WHERE name = ?1";
+    Ok(tx.value(sql, [&one.name])?.unwrap_or(false))
 }
 
 fn remove(

@@ -13,6 +13,7 @@ mod upgrades;
 mod why;
 
 use super::builds::claim_for;
+use super::hidden::NOTHING;
 use super::specifications::remove_specification;
 use super::*;
 use crate::build::state::{Happening, LOSSES_MAX, State};
@@ -53,6 +54,7 @@ fn specification(name: &str) -> Specification {
         priority: 0,
         supersede: crate::model::Supersede::default(),
         network: false,
+        private: false,
         enabled: true,
     }
 }
@@ -144,7 +146,7 @@ async fn builds_for_several_systems_are_started_by_priority_and_age_over_all_of_
         database.read(ids).await.expect("reads")
     };
     let seen = systems.clone();
-    let queue = database.read(move |s| whole_queue(s, &seen, 200)).await.expect("reads");
+    let queue = database.read(move |s| whole_queue(s, &seen, &NOTHING, 200)).await.expect("reads");
     let ready: Vec<BuildId> = queue.ready.iter().map(|pending| pending.build.id).collect();
     assert_eq!(ready, expected, "the page");
     // A resting build is not started, and does not count towards the limit.
@@ -186,7 +188,7 @@ async fn the_queue_says_of_each_build_why_it_waits() {
     let systems = vec!["x86_64-linux".to_owned()];
     let queue = {
         let systems = systems.clone();
-        database.read(move |s| whole_queue(s, &systems, 200)).await.expect("reads")
+        database.read(move |s| whole_queue(s, &systems, &NOTHING, 200)).await.expect("reads")
     };
     let ids =
         |builds: &[crate::model::Build]| builds.iter().map(|b| b.id.get()).collect::<Vec<_>>();
@@ -202,7 +204,8 @@ async fn the_queue_says_of_each_build_why_it_waits() {
     // The limit cuts the queue in this order.
     for limit in 0..8 {
         let systems = systems.clone();
-        let cut = database.read(move |s| whole_queue(s, &systems, limit)).await.expect("reads");
+        let cut =
+            database.read(move |s| whole_queue(s, &systems, &NOTHING, limit)).await.expect("reads");
         let shown = |queue: &WholeQueue| {
             let mut all = ids(&queue.running);
             all.extend(pending(&queue.ready));

@@ -2,7 +2,7 @@
 
 use super::view::{self, Moment};
 use crate::model::{AuditFilter, Audited, BuildId, EvaluationId, Timestamp};
-use crate::store::{self, Snapshot};
+use crate::store::{Visible, visible};
 
 /// How many changes a page shows.
 const ROWS: u32 = 20;
@@ -22,7 +22,7 @@ pub(super) struct AuditRow {
 
 /// The latest changes that fit the filter, the latest first.
 pub(super) fn changes(
-    s: &Snapshot,
+    s: &Visible<'_>,
     filter: &AuditFilter,
     now: Timestamp,
 ) -> rusqlite::Result<Vec<AuditRow>> {
@@ -31,7 +31,7 @@ pub(super) fn changes(
 
 /// Like [`changes`], at most `limit`.
 pub(super) fn some_changes(
-    s: &Snapshot,
+    s: &Visible<'_>,
     filter: &AuditFilter,
     limit: u32,
     now: Timestamp,
@@ -47,5 +47,5 @@ pub(super) fn some_changes(
         reason: row.reason,
         at: view::moment(row.at, now),
     };
-    Ok(store::audit(s, filter, limit)?.into_iter().map(row).collect())
+    Ok(visible::audit(s, filter, limit)?.into_iter().map(row).collect())
 }

@@ -2,7 +2,6 @@
 
 use askama::Template;
 use axum::Extension;
-use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
@@ -15,13 +14,13 @@ use super::tail::{self, Tail};
 use super::view::{self, Badge, Moment};
 use super::why::{self, Reason};
 use crate::auth::Visitor;
-use crate::context::Context;
+use crate::context::Reading;
 use crate::http::{HttpError, Path, Result};
 use crate::model::{
     self, Attempt, AuditFilter, Build, BuildDetails, BuildId, BuildStatus, Definition, Output,
     Product, ProductId, Timestamp,
 };
-use crate::store;
+use crate::store::visible;
 
 /// How many builds of the same job are shown as squares.
 const SQUARES: u32 = 24;
@@ -123,7 +122,7 @@ impl Recipe {
 
 /// The page of a build.
 pub(crate) async fn show(
-    context: &Context,
+    context: &Reading,
     visitor: &Visitor,
     id: &str,
     headers: &HeaderMap,
@@ -132,7 +131,7 @@ pub(crate) async fn show(
 }
 
 pub(super) async fn page(
-    State(context): State<Context>,
+    context: Reading,
     Extension(visitor): Extension<Visitor>,
     Path(id): Path<String>,
     headers: HeaderMap,
@@ -145,7 +144,7 @@ pub(super) async fn page(
 const FOLLOWED: &str = "x-brigandine-follows";
 
 async fn make(
-    context: &Context,
+    context: &Reading,
     visitor: &Visitor,
     id: &str,
     headers: &HeaderMap,
@@ -154,9 +153,9 @@ async fn make(
     let systems = context.systems().to_vec();
     let found = context
         .read_few(move |s| {
-            let Some(build) = store::build_named(s, &wanted)? else { return Ok(None) };
-            let Some(details) = store::build_details(s, build.id)? else { return Ok(None) };
-            let history = store::job_history(s, &build.specification, &build.job, SQUARES)?;
+            let Some(build) = visible::build_named(s, &wanted)? else { return Ok(None) };
+            let Some(details) = visible::build_details(s, build.id)? else { return Ok(None) };
+            let history = visible::job_history(s, &build.specification, &build.job, SQUARES)?;
             let of_build = AuditFilter { build: Some(build.id), ..AuditFilter::default() };
             let audit = audit::changes(s, &of_build, now)?;
             let past = Past::read(s, &details.build)?;
@@ -172,10 +171,12 @@ async fn make(
                     now,
                 },
             )?;
-            Ok(Some((details, history, (past, why, audit), store::queue_counts(s)?)))
+            let is_lent = visible::is_lent(s, build.id)?;
+            let queue = visible::queue_counts(s)?;
+            Ok(Some((details, is_lent, history, (past, why, audit), queue)))
         })
         .await?;
-    let (details, history, (past, why, audit), queue) =
+    let (details, is_lent, history, (past, why, audit), queue) =
         found.ok_or_else(|| HttpError::no_build(id))?;
     let build = &details.build;
     let followed = headers.get(FOLLOWED).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -200,7 +201,7 @@ async fn make(
         live: format!("/live?builds={}", watched.join(",")),
         notice: context.health().notice(),
     };
-    let buttons = Buttons::of_build(visitor, &details);
+    let buttons = Buttons::of_build(visitor, &details).filter(|_| !is_lent);
     let page = page_of(layout, details, &history, &kept, (past, why, audit, log), now);
     render(&Page { buttons, ..page })
 }
@@ -292,7 +293,7 @@ fn script(command: &[String]) -> String {
 }
 
 /// The log of a build as the page shows it, or the sentence that the page shows instead.
-async fn log_view(context: &Context, build: &Build) -> LogView {
+async fn log_view(context: &Reading, build: &Build) -> LogView {
     let from = tail::start(context.logs().bytes(build));
     let Some(reader) = context.logs().open(build, from).await else {
         let twin = build.message.strip_prefix("as build ");

@@ -2,13 +2,12 @@
 //! shows them to those who may use them.
 
 use axum::Extension;
-use axum::extract::State;
 use axum::response::Response;
 
 use super::layout::or_refusal;
 use super::view;
 use crate::auth::{Builder, Form, Needs, Place, Principal, Visitor};
-use crate::context::Context;
+use crate::context::Reading;
 use crate::http::{self, HttpError, Path, Result};
 use crate::model::{
     Build, BuildDetails, BuildStatus, Change, Evaluation, EvaluationStatus, Outcome, Specification,
@@ -118,7 +117,7 @@ impl Buttons {
 
 /// Makes the change that a form asks for, and leads back to the page.
 async fn change(
-    context: &Context,
+    context: &Reading,
     by: &Needs<Builder>,
     place: Option<&Place>,
     form: &Form,
@@ -143,7 +142,7 @@ async fn change(
 
 /// Changes a build.
 pub(super) async fn build(
-    State(context): State<Context>,
+    context: Reading,
     by: Needs<Builder>,
     place: Option<Extension<Place>>,
     Path(id): Path<String>,
@@ -159,7 +158,7 @@ pub(super) async fn build(
 
 /// Changes an evaluation.
 pub(super) async fn evaluation(
-    State(context): State<Context>,
+    context: Reading,
     by: Needs<Builder>,
     place: Option<Extension<Place>>,
     Path(id): Path<String>,
@@ -175,7 +174,7 @@ pub(super) async fn evaluation(
 
 /// Changes a specification.
 pub(super) async fn specification(
-    State(context): State<Context>,
+    context: Reading,
     by: Needs<Builder>,
     place: Option<Extension<Place>>,
     Path(name): Path<String>,

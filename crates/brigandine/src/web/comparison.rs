@@ -3,7 +3,7 @@
 use super::rows::BuildRow;
 use super::view::{self, Badge};
 use crate::model::{BuildId, ComparedJob, EvaluationId, JobChange, Timestamp};
-use crate::store::{self, ComparedList, Comparison, Snapshot};
+use crate::store::{ComparedList, Comparison, Visible, visible};
 
 /// How many failing jobs the first page of an evaluation shows of each kind, in front of all jobs.
 pub(super) const FIRST: u32 = 10;
@@ -88,7 +88,7 @@ impl ComparisonPart {
 
     /// The part of a page that lists the jobs of `chosen`; `None`: the page lists all jobs, and the failing ones before.
     pub(super) fn new(
-        s: &Snapshot,
+        s: &Visible<'_>,
         links: &Links,
         other: EvaluationId,
         chosen: Option<JobChange>,
@@ -133,14 +133,14 @@ fn tab(links: &Links, change: JobChange, count: Option<i64>, chosen: Option<JobC
 
 /// The rows of a list, with their builds.
 pub(super) fn rows(
-    s: &Snapshot,
+    s: &Visible<'_>,
     list: ComparedList,
     now: Timestamp,
 ) -> rusqlite::Result<Vec<ComparedRow>> {
     let mut rows = Vec::new();
     for ComparedJob { name, build, removed, before, .. } in list.jobs {
         // A job refers to its build, so the build is there.
-        let Some(found) = store::build(s, build)? else { continue };
+        let Some(found) = visible::build(s, build)? else { continue };
         let before = before.filter(|(other, _)| *other != build);
         rows.push(ComparedRow {
             // The job's name in this evaluation. Another one may have registered the build under another name.

@@ -1,15 +1,14 @@
 //! `/configuration`: the settings that the server uses, and how the files differ from them.
 
 use askama::Template;
-use axum::extract::State;
 use axum::response::Response;
 
 use super::layout::{Layout, or_refusal, render};
 use super::view::{self, Moment};
-use crate::context::Context;
+use crate::context::Reading;
 use crate::http::Result;
 use crate::model::{self, Setting};
-use crate::store;
+use crate::store::visible;
 
 #[derive(Template)]
 #[template(path = "configuration.html")]
@@ -34,14 +33,16 @@ struct Done {
     sentences: Vec<String>,
 }
 
-pub(super) async fn page(State(context): State<Context>) -> Response {
+pub(super) async fn page(context: Reading) -> Response {
     or_refusal(&context, make(&context).await).await
 }
 
-async fn make(context: &Context) -> Result<Response> {
+async fn make(context: &Reading) -> Result<Response> {
     let now = model::now();
     let found = context.configuration().await?;
-    let queue = context.read(store::queue_counts).await?;
+    let reading = context.clone();
+    let read = context.read(move |s| Ok((visible::queue_counts(s)?, reading.unused(s)?)));
+    let (queue, unused) = read.await?;
     let reload = found.reload.as_ref().and_then(|reload| {
         Some(Done { at: view::moment(reload.at, now)?, sentences: reload.sentences() })
     });
@@ -57,7 +58,7 @@ async fn make(context: &Context) -> Result<Response> {
         problem: found.problem.lines().map(str::to_owned).collect(),
         differing: found.settings.iter().filter(|it| it.file.is_some()).cloned().collect(),
         settings: found.settings,
-        unused: context.unused().iter().map(model::Unused::sentences).collect(),
+        unused: unused.iter().map(model::Unused::sentences).collect(),
         reload,
     };
     render(&page)

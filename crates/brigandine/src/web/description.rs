@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::{Extension, State};
+use axum::extract::Extension;
 use axum::response::Response;
 use serde_json::{Map, Value};
 
 use super::layout::{Layout, or_refusal, render};
-use crate::context::Context;
+use crate::context::Reading;
 use crate::http::Result;
 use crate::openapi::Document;
-use crate::store;
+use crate::store::visible;
 
 #[derive(Template)]
 #[template(path = "description.html")]
@@ -169,14 +169,14 @@ fn schemas(document: &Value) -> Vec<Schema> {
 }
 
 pub(super) async fn page(
-    State(context): State<Context>,
+    context: Reading,
     Extension(document): Extension<Arc<Document>>,
 ) -> Response {
     or_refusal(&context, make(&context, document.value()).await).await
 }
 
-async fn make(context: &Context, document: &Value) -> Result<Response> {
-    let queue = context.read_few(store::queue_counts).await?;
+async fn make(context: &Reading, document: &Value) -> Result<Response> {
+    let queue = context.read_few(visible::queue_counts).await?;
     let shared = entries(&document["components"]["responses"]);
     render(&Page {
         layout: Layout {

@@ -2,7 +2,7 @@
 //! another evaluation.
 
 use askama::Template;
-use axum::extract::{Extension, State};
+use axum::extract::Extension;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
@@ -14,13 +14,13 @@ use super::revisions::{self, Revision};
 use super::rows::{BuildRow, summary};
 use super::view::{self, Badge, Moment, Part};
 use crate::auth::Visitor;
-use crate::context::Context;
+use crate::context::Reading;
 use crate::http::{HttpError, Path, Query, Result};
 use crate::model::{
     self, AuditFilter, BuildId, BuildStatus, Evaluation, EvaluationDetails, EvaluationId,
     EvaluationStatus, JobChange, Timestamp,
 };
-use crate::store::{self, ComparisonFilter, JobFilter, Snapshot};
+use crate::store::{ComparisonFilter, JobFilter, Visible, visible};
 
 /// The number of jobs on a page.
 const ROWS: u32 = 50;
@@ -90,7 +90,7 @@ struct Chip {
 
 /// The page of an evaluation.
 pub(crate) async fn page(
-    State(context): State<Context>,
+    context: Reading,
     Extension(visitor): Extension<Visitor>,
     Path(id): Path<String>,
     query: Query,
@@ -98,7 +98,7 @@ pub(crate) async fn page(
     or_refusal(&context, make(&context, &visitor, &id, &query).await).await
 }
 
-async fn make(context: &Context, visitor: &Visitor, id: &str, query: &Query) -> Result<Response> {
+async fn make(context: &Reading, visitor: &Visitor, id: &str, query: &Query) -> Result<Response> {
     let number: EvaluationId = id.parse().map_err(|_| HttpError::no_evaluation(id))?;
     let now = model::now();
     let notice = context.health().notice();
@@ -188,9 +188,9 @@ impl Asked {
     }
 
     /// Reads the page. Only with `long` may the read take many rows.
-    fn read(&self, s: &Snapshot, long: bool) -> rusqlite::Result<Found> {
+    fn read(&self, s: &Visible<'_>, long: bool) -> rusqlite::Result<Found> {
         let (number, now) = (self.number, self.now);
-        let Some(details) = store::evaluation_details(s, number)? else {
+        let Some(details) = visible::evaluation_details(s, number)? else {
             return Ok(Found::Missing);
         };
         let other = self.other(s, &details)?;
@@ -218,7 +218,7 @@ impl Asked {
         };
         let EvaluationDetails { evaluation, checkouts, previous, next } = details;
         let before = match &other {
-            Some(other) => store::checkouts(s, other.id)?,
+            Some(other) => visible::checkouts(s, other.id)?,
             None => Vec::new(),
         };
         let inputs = revisions::inputs(s, evaluation.specification_id)?;
@@ -257,14 +257,14 @@ impl Asked {
     }
 
     /// The frame of the page.
-    fn layout(&self, s: &Snapshot, evaluation: &Evaluation) -> rusqlite::Result<Layout> {
+    fn layout(&self, s: &Visible<'_>, evaluation: &Evaluation) -> rusqlite::Result<Layout> {
         let pending = evaluation.status == EvaluationStatus::Started
             || evaluation.counters.scheduled + evaluation.counters.started > 0;
         let state = view::state_badge(evaluation.status, &evaluation.counters).label;
         Ok(Layout {
             title: format!("{state}: {} #{} · Brigandine", evaluation.specification, evaluation.id),
             section: "overview",
-            queue: store::queue_counts(s)?,
+            queue: visible::queue_counts(s)?,
             // Pending builds may belong to other specifications, so the page watches all changes.
             live: if pending {
                 "/live".to_owned()
@@ -276,11 +276,15 @@ impl Asked {
     }
 
     /// The form with which the visitor changes the evaluation.
-    fn buttons(&self, s: &Snapshot, evaluation: &Evaluation) -> rusqlite::Result<Option<Buttons>> {
+    fn buttons(
+        &self,
+        s: &Visible<'_>,
+        evaluation: &Evaluation,
+    ) -> rusqlite::Result<Option<Buttons>> {
         if self.visitor.principal().is_none() {
             return Ok(None);
         }
-        let project = store::project_of(s, &evaluation.specification)?.unwrap_or_default();
+        let project = visible::project_of(s, &evaluation.specification)?.unwrap_or_default();
         Ok(Buttons::of_evaluation(&self.visitor, project, evaluation))
     }
 
@@ -288,7 +292,7 @@ impl Asked {
     /// jobs.
     fn other(
         &self,
-        s: &Snapshot,
+        s: &Visible<'_>,
         details: &EvaluationDetails,
     ) -> rusqlite::Result<Option<Evaluation>> {
         let this = &details.evaluation;
@@ -296,9 +300,9 @@ impl Asked {
             return Ok(None);
         }
         let found = if self.links.compare.is_empty() {
-            details.previous.map(|id| store::evaluation(s, id)).transpose()?.flatten()
+            details.previous.map(|id| visible::evaluation(s, id)).transpose()?.flatten()
         } else {
-            store::other_evaluation(s, this, &self.links.compare)?
+            visible::other_evaluation(s, this, &self.links.compare)?
         };
         let may =
             |other: &Evaluation| self.everything || other.specification_id == this.specification_id;
@@ -314,17 +318,17 @@ impl Asked {
     }
 
     /// What differs, and the first of the failing jobs.
-    fn compared(&self, s: &Snapshot, other: EvaluationId) -> rusqlite::Result<ComparisonPart> {
+    fn compared(&self, s: &Visible<'_>, other: EvaluationId) -> rusqlite::Result<ComparisonPart> {
         let mut filter = ComparisonFilter::one(JobChange::NewlyFailing, comparison::FIRST);
         filter.limits[JobChange::StillFailing as usize] = comparison::FIRST;
-        let mut found = store::compare(s, self.number, other, &filter)?;
+        let mut found = visible::compare(s, self.number, other, &filter)?;
         ComparisonPart::new(s, &self.links, other, None, &mut found, self.now)
     }
 
     /// What differs, and the jobs that differ in one way.
     fn differing(
         &self,
-        s: &Snapshot,
+        s: &Visible<'_>,
         other: EvaluationId,
         tab: JobChange,
     ) -> rusqlite::Result<(ComparisonPart, List)> {
@@ -334,7 +338,7 @@ impl Asked {
             before: self.filter.before.clone(),
             ..ComparisonFilter::one(tab, ROWS)
         };
-        let mut found = store::compare(s, self.number, other, &filter)?;
+        let mut found = visible::compare(s, self.number, other, &filter)?;
         let list = found.take(tab);
         let name = tab.as_str();
         let border = |border, job: Option<&model::ComparedJob>| {
@@ -358,8 +362,8 @@ impl Asked {
     }
 
     /// The jobs, whatever differs.
-    fn jobs(&self, s: &Snapshot, details: &EvaluationDetails) -> rusqlite::Result<List> {
-        let jobs = store::job_page(s, self.number, &self.filter, ROWS)?;
+    fn jobs(&self, s: &Visible<'_>, details: &EvaluationDetails) -> rusqlite::Result<List> {
+        let jobs = visible::job_page(s, self.number, &self.filter, ROWS)?;
         let border = |border, job: Option<&model::JobState>| {
             job.map(|job| {
                 let build = job.build.id.to_string();
@@ -409,20 +413,16 @@ impl Asked {
 const READ_AHEAD: usize = 256 * 1024;
 
 /// The evaluator's output as text. The answer continues while the evaluator runs.
-pub(super) async fn log(
-    State(context): State<Context>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Response {
+pub(super) async fn log(context: Reading, Path(id): Path<String>, headers: HeaderMap) -> Response {
     match read_log(&context, id).await {
         Ok(log) => log,
         Err(refusal) => refusal_for(&context, &headers, refusal).await,
     }
 }
 
-async fn read_log(context: &Context, id: String) -> Result<Response> {
+async fn read_log(context: &Reading, id: String) -> Result<Response> {
     let number: EvaluationId = id.parse().map_err(|_| HttpError::no_evaluation(&id))?;
-    let found = context.read(move |s| store::evaluation(s, number)).await?;
+    let found = context.read(move |s| visible::evaluation(s, number)).await?;
     let evaluation = found.ok_or_else(|| HttpError::no_evaluation(&id))?;
     let mut reader = context.logs().open_evaluation(&evaluation, 0).await;
     if evaluation.status == EvaluationStatus::Started {

@@ -1,15 +1,14 @@
 //! `/jobset/NAME/grid`: how the jobs of a specification did, evaluation by evaluation.
 
 use askama::Template;
-use axum::extract::State;
 use axum::response::Response;
 
 use super::layout::{Layout, or_refusal, render};
 use super::view::{self, Badge};
-use crate::context::Context;
+use crate::context::Reading;
 use crate::http::{HttpError, Path, Query, Result};
 use crate::model::{BuildId, BuildStatus, EvaluationId};
-use crate::store::{self, Grid, GridCell, GridFilter, Snapshot};
+use crate::store::{Grid, GridCell, GridFilter, Visible, visible};
 
 /// The number of evaluations on a page.
 const EVALUATIONS: u32 = 30;
@@ -58,15 +57,11 @@ struct Cell {
     badge: Badge,
 }
 
-pub(super) async fn page(
-    State(context): State<Context>,
-    Path(name): Path<String>,
-    query: Query,
-) -> Response {
+pub(super) async fn page(context: Reading, Path(name): Path<String>, query: Query) -> Response {
     or_refusal(&context, make(&context, name, &query).await).await
 }
 
-async fn make(context: &Context, name: String, query: &Query) -> Result<Response> {
+async fn make(context: &Reading, name: String, query: &Query) -> Result<Response> {
     let failing = match query.get("only").as_deref() {
         None => false,
         Some(FAILING) => true,
@@ -81,22 +76,22 @@ async fn make(context: &Context, name: String, query: &Query) -> Result<Response
         jobs: JOBS,
     };
     let (wanted, notice) = (name.clone(), context.health().notice());
-    let read = move |s: &Snapshot| read(s, &wanted, &filter, &notice);
+    let read = move |s: &Visible<'_>| read(s, &wanted, &filter, &notice);
     let page = context.read(read).await?;
     render(&page.ok_or_else(|| HttpError::no_specification(&name))?)
 }
 
 fn read(
-    s: &Snapshot,
+    s: &Visible<'_>,
     name: &str,
     filter: &GridFilter,
     notice: &str,
 ) -> rusqlite::Result<Option<Page>> {
-    let Some(state) = store::specification(s, name)? else { return Ok(None) };
+    let Some(state) = visible::specification(s, name)? else { return Ok(None) };
     let mut columns = Vec::new();
-    let grid = store::grid(s, state.id, filter)?;
+    let grid = visible::grid(s, state.id, filter)?;
     for id in &grid.evaluations {
-        let title = match store::checkouts(s, *id)?.first() {
+        let title = match visible::checkouts(s, *id)?.first() {
             Some(first) => format!("{} {}", view::short(&first.revision), first.subject),
             None => String::new(),
         };
@@ -115,7 +110,7 @@ fn read(
         layout: Layout {
             title: format!("Jobs of {name} · Brigandine"),
             section: "overview",
-            queue: store::queue_counts(s)?,
+            queue: visible::queue_counts(s)?,
             live: format!("/live?specification={}", state.id),
             notice: notice.to_owned(),
         },

@@ -1,7 +1,6 @@
 //! `/job/NAME/JOB`: the history of a job of a specification, evaluation by evaluation, and how reliable the job is.
 
 use askama::Template;
-use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 
@@ -10,10 +9,10 @@ use super::past::Past;
 use super::plot::Plot;
 use super::rows::{BuildRow, SQUARE, Square};
 use super::view::{self, Badge};
-use crate::context::Context;
+use crate::context::Reading;
 use crate::http::{HttpError, Path, Query, Result};
 use crate::model::{self, Build, BuildId, EvaluationId, JobPast, JobRates, Timestamp};
-use crate::store::{self, Snapshot};
+use crate::store::{Visible, visible};
 
 /// The number of evaluations on a page.
 const ROWS: usize = 60;
@@ -98,11 +97,7 @@ pub(super) struct Parts {
     job: String,
 }
 
-pub(super) async fn page(
-    State(context): State<Context>,
-    Path(parts): Path<Parts>,
-    query: Query,
-) -> Response {
+pub(super) async fn page(context: Reading, Path(parts): Path<Parts>, query: Query) -> Response {
     or_refusal(&context, make(&context, parts, &query).await).await
 }
 
@@ -119,23 +114,23 @@ struct Found {
 
 impl Found {
     fn read(
-        s: &Snapshot,
+        s: &Visible<'_>,
         (name, job): (&str, &str),
         before: Option<EvaluationId>,
         notice: &str,
     ) -> rusqlite::Result<Option<Self>> {
-        let Some(state) = store::specification(s, name)? else { return Ok(None) };
+        let Some(state) = visible::specification(s, name)? else { return Ok(None) };
         let begin = before.unwrap_or(EvaluationId::new(i64::MAX));
-        let (builds, older) = store::job_past(s, state.id, job, begin, ROWS)?;
+        let (builds, older) = visible::job_past(s, state.id, job, begin, ROWS)?;
         let ids: Vec<BuildId> = builds.iter().map(|past| past.build.id).collect();
-        let products = store::products(s, &ids)?;
+        let products = visible::products(s, &ids)?;
         let bytes = |id: &BuildId| {
             let all = products.get(id).into_iter().flatten();
             all.fold(0, |sum: i64, product| sum.saturating_add(product.bytes))
         };
         Ok(Some(Self {
             sizes: ids.iter().map(bytes).collect(),
-            rates: store::job_rates(s, state.id, job)?,
+            rates: visible::job_rates(s, state.id, job)?,
             past: match failing(&builds).filter(|_| before.is_none()) {
                 Some(build) => {
                     let mut past = Past::read(s, build)?;
@@ -150,7 +145,7 @@ impl Found {
             layout: Layout {
                 title: format!("{job} of {name} · Brigandine"),
                 section: "overview",
-                queue: store::queue_counts(s)?,
+                queue: visible::queue_counts(s)?,
                 live: format!("/live?specification={}", state.id),
                 notice: notice.to_owned(),
             },
@@ -167,12 +162,12 @@ fn failing(builds: &[JobPast]) -> Option<&Build> {
     latest.filter(|build| build.status.is_broken())
 }
 
-async fn make(context: &Context, parts: Parts, query: &Query) -> Result<Response> {
+async fn make(context: &Reading, parts: Parts, query: &Query) -> Result<Response> {
     let Parts { name, job } = parts;
     let (now, notice) = (model::now(), context.health().notice());
     let before: Option<EvaluationId> = query.parsed("before")?;
     let (wanted, of) = (name.clone(), job.clone());
-    let read = move |s: &Snapshot| Found::read(s, (&wanted, &of), before, &notice);
+    let read = move |s: &Visible<'_>| Found::read(s, (&wanted, &of), before, &notice);
     let found = context.read_few(read).await?;
     let found = found.ok_or_else(|| HttpError::no_specification(&name))?;
     if found.builds.is_empty() && found.older.is_none() && before.is_none() {

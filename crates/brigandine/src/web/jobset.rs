@@ -2,7 +2,6 @@
 
 use askama::Template;
 use axum::Extension;
-use axum::extract::State;
 use axum::response::Response;
 
 use super::audit::{self, AuditRow};
@@ -11,10 +10,10 @@ use super::layout::{Layout, or_refusal, render};
 use super::rows::{EvaluationRow, SpecificationRow};
 use super::view;
 use crate::auth::Visitor;
-use crate::context::Context;
+use crate::context::Reading;
 use crate::http::{HttpError, Path, Query, Result};
 use crate::model::{self, AuditFilter, EvaluationId, Evaluator};
-use crate::store;
+use crate::store::visible;
 
 /// The number of evaluations on a page.
 const ROWS: u32 = 20;
@@ -38,7 +37,7 @@ struct Page {
 }
 
 pub(super) async fn page(
-    State(context): State<Context>,
+    context: Reading,
     Extension(visitor): Extension<Visitor>,
     Path(name): Path<String>,
     query: Query,
@@ -46,22 +45,23 @@ pub(super) async fn page(
     or_refusal(&context, make(&context, visitor, &name, &query).await).await
 }
 
-async fn make(context: &Context, visitor: Visitor, name: &str, query: &Query) -> Result<Response> {
+async fn make(context: &Reading, visitor: Visitor, name: &str, query: &Query) -> Result<Response> {
     let now = model::now();
-    let (notice, unused) = (context.health().notice(), context.unused());
+    let (notice, reading) = (context.health().notice(), context.clone());
     let (before, after) = (query.parsed("before")?, query.parsed("after")?);
     let wanted = name.to_owned();
     let page = context
         .read_few(move |s| {
-            let Some(state) = store::specification(s, &wanted)? else { return Ok(None) };
-            let mut rows = store::evaluation_page(s, &wanted, before, after, ROWS)?;
+            let Some(state) = visible::specification(s, &wanted)? else { return Ok(None) };
+            let unused = reading.unused(s)?;
+            let mut rows = visible::evaluation_page(s, &wanted, before, after, ROWS)?;
             // If fewer evaluations are newer than `after` than fit on a page, they are all on the newest page.
             if after.is_some() && rows.len() < ROWS as usize {
-                rows = store::evaluation_page(s, &wanted, None, None, ROWS)?;
+                rows = visible::evaluation_page(s, &wanted, None, None, ROWS)?;
             }
             let (first, last) = (rows.first().map(|e| e.id), rows.last().map(|e| e.id));
             let beside = |before, after| -> rusqlite::Result<bool> {
-                Ok(!store::evaluation_page(s, &wanted, before, after, 1)?.is_empty())
+                Ok(!visible::evaluation_page(s, &wanted, before, after, 1)?.is_empty())
             };
             let newer = first.is_some() && beside(None, first)?;
             let older = last.is_some() && beside(last, None)?;
@@ -74,7 +74,7 @@ async fn make(context: &Context, visitor: Visitor, name: &str, query: &Query) ->
                 layout: Layout {
                     title: format!("{} · Brigandine", specification.name),
                     section: "overview",
-                    queue: store::queue_counts(s)?,
+                    queue: visible::queue_counts(s)?,
                     live: format!("/live?specification={}", state.id),
                     notice: notice.clone(),
                 },

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use askama::Template;
-use axum::extract::State;
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -11,10 +10,10 @@ use axum::{Extension, Router};
 
 use super::files;
 use crate::auth::Visitor;
-use crate::context::Context;
+use crate::context::Reading;
 use crate::http::{self, HttpError, Result, accepts_html, html, vary};
 use crate::model::{QueueCounts, Role};
-use crate::store;
+use crate::store::visible;
 
 /// What a page shows around its own content.
 #[derive(Default)]
@@ -63,12 +62,12 @@ struct Refused {
 }
 
 /// Returns `page`, or a page that shows its error.
-pub(super) async fn or_refusal(context: &Context, page: Result<Response>) -> Response {
+pub(super) async fn or_refusal(context: &Reading, page: Result<Response>) -> Response {
     let refusal = match page {
         Ok(page) => return page,
         Err(refusal) => refusal,
     };
-    let queue = context.read(store::queue_counts).await.unwrap_or_default();
+    let queue = context.read(visible::queue_counts).await.unwrap_or_default();
     refused_page(&refusal, queue, context.health().notice())
 }
 
@@ -91,7 +90,7 @@ fn refused_page(refusal: &HttpError, queue: QueueCounts, notice: String) -> Resp
 
 /// A refusal at an address for people and programs: a page for browsers, JSON for other clients.
 pub(super) async fn refusal_for(
-    context: &Context,
+    context: &Reading,
     headers: &HeaderMap,
     refusal: HttpError,
 ) -> Response {
@@ -119,7 +118,7 @@ pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
 /// Answers requests for a path without a route: browsers get a page, other clients JSON. On a private server those who
 /// may not read learn not even that.
 pub(crate) async fn unknown_path(
-    State(context): State<Context>,
+    context: Reading,
     Extension(visitor): Extension<Visitor>,
     method: Method,
     uri: Uri,

@@ -7,7 +7,6 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use tokio::sync::broadcast::error::RecvError;
@@ -15,11 +14,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ansi::Lines;
 use super::tail::{self, Tail};
-use crate::context::Context;
+use crate::context::Reading;
 use crate::http::{HttpError, Path, Query, Result, Sender, closed, stream, text};
 use crate::log::LogReader;
 use crate::model::{BuildId, Event};
-use crate::store;
+use crate::store::{Hidden, visible};
 
 /// The least time between two messages about changes.
 const PAUSE: Duration = Duration::from_millis(400);
@@ -49,8 +48,45 @@ enum Scope {
     Builds(Vec<i64>),
 }
 
+/// The changes that the sender of a request may know of.
+struct Seen {
+    reading: Reading,
+    hidden: Hidden,
+}
+
+impl Seen {
+    /// Reads again what is hidden. While the database does not answer, what was hidden stays so.
+    async fn look(&mut self) {
+        if let Ok(hidden) = self.reading.hidden().await {
+            self.hidden = hidden;
+        }
+    }
+
+    /// Whether the sender may know of a change.
+    async fn holds(&mut self, event: &Event) -> bool {
+        if matches!(event, Event::Specification { .. }) {
+            self.look().await;
+        }
+        match event {
+            Event::Notice => true,
+            Event::Build { id, specification, .. } if self.hidden.has(*specification) => {
+                // A visible evaluation may have the build too.
+                let id = *id;
+                let found = self.reading.read_few(move |s| visible::build(s, id)).await;
+                found.is_ok_and(|found| found.is_some())
+            }
+            Event::Build { .. } => true,
+            Event::Specification { id: of }
+            | Event::Looked { specification: of, .. }
+            | Event::Evaluation { specification: of, .. } => !self.hidden.has(*of),
+        }
+    }
+}
+
 impl Scope {
-    fn holds(&self, event: &Event) -> bool {
+    /// Whether the page is told about a change of which its reader may know. A specification that is hidden is as one
+    /// that does not exist, even if a build changes that it shares.
+    fn holds(&self, event: &Event, hidden: &Hidden) -> bool {
         match (self, event) {
             (Self::All, _) | (_, Event::Notice) => true,
             (Self::Specification(id), Event::Specification { id: of })
@@ -59,7 +95,7 @@ impl Scope {
                 Event::Looked { specification: of, .. }
                 | Event::Evaluation { specification: of, .. }
                 | Event::Build { specification: of, .. },
-            ) => of.get() == *id,
+            ) => of.get() == *id && !hidden.has(*of),
             (Self::Builds(ids), Event::Build { id, .. }) => ids.contains(&id.get()),
             (Self::Builds(_), _) => false,
         }
@@ -67,7 +103,7 @@ impl Scope {
 }
 
 /// Sends a message when something in the scope has changed.
-pub(super) async fn changes(State(context): State<Context>, query: Query) -> Result<Response> {
+pub(super) async fn changes(context: Reading, query: Query) -> Result<Response> {
     let specification: Option<i64> = query.parsed("specification")?;
     let builds = query.list("builds");
     let scope = match specification {
@@ -82,6 +118,7 @@ pub(super) async fn changes(State(context): State<Context>, query: Query) -> Res
     // Subscribed before the answer begins, so that no later change is missed.
     let mut events = context.events();
     let mut closing = context.closing();
+    let mut seen = Seen { hidden: context.hidden().await?, reading: context };
     Ok(stream(KIND, move |sender| async move {
         let mut stale_since: Option<Instant> = None;
         // The page may be older than this stream, so the first message is sent immediately.
@@ -103,10 +140,16 @@ pub(super) async fn changes(State(context): State<Context>, query: Query) -> Res
                         },
                     };
                     match event {
-                        Ok(event) if scope.holds(&event) => return true,
-                        // Checked here too, because the timeout never fires while events come without a pause.
-                        Ok(_) => {
-                            if stale_since.get_or_insert_with(Instant::now).elapsed() >= STALE {
+                        Ok(event) => {
+                            // Noted first: the look at what is hidden may be cut by the next keep-alive.
+                            let before = stale_since;
+                            let since = *stale_since.get_or_insert_with(Instant::now);
+                            if !seen.holds(&event).await {
+                                stale_since = before;
+                                continue;
+                            }
+                            // Checked here too, because the timeout never fires while events come without a pause.
+                            if scope.holds(&event, &seen.hidden) || since.elapsed() >= STALE {
                                 return true;
                             }
                         }
@@ -122,7 +165,10 @@ pub(super) async fn changes(State(context): State<Context>, query: Query) -> Res
                         "event: change\ndata: \n\n"
                     }
                     Ok(false) => return,
-                    Err(_) => ": still here\n\n",
+                    Err(_) => {
+                        seen.look().await;
+                        ": still here\n\n"
+                    }
                 },
                 () = closed(&mut closing) => return,
                 () = sender.closed() => return,
@@ -143,13 +189,13 @@ pub(super) async fn changes(State(context): State<Context>, query: Query) -> Res
 /// `attempt` is the attempt that the page shows. If it is not the last attempt, the answer is 204, because its log has
 /// ended.
 pub(super) async fn log(
-    State(context): State<Context>,
+    context: Reading,
     Path(id): Path<String>,
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response> {
     let number: BuildId = id.parse().map_err(|_| HttpError::no_build(&id))?;
-    let build = context.read(move |s| store::build(s, number)).await?;
+    let build = context.read(move |s| visible::build(s, number)).await?;
     let build = build.ok_or_else(|| HttpError::no_build(&id))?;
     let attempt: Option<i64> = query.parsed("attempt")?;
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());

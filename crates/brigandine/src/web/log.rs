@@ -6,17 +6,16 @@
 use std::borrow::Cow;
 
 use askama::Template;
-use axum::extract::State;
 use axum::response::Response;
 
 use super::ansi::Lines;
 use super::layout::{Layout, or_refusal, render};
 use super::view;
-use crate::context::Context;
+use crate::context::Reading;
 use crate::http::{self, HttpError, Path, Query, Result};
 use crate::log::{Line, LinePass};
 use crate::model::Build;
-use crate::store;
+use crate::store::{Visible, visible};
 
 /// The lines of a page.
 const LINES: u64 = 500;
@@ -91,19 +90,15 @@ impl Wanted {
     }
 }
 
-pub(super) async fn page(
-    State(context): State<Context>,
-    Path(id): Path<String>,
-    query: Query,
-) -> Response {
+pub(super) async fn page(context: Reading, Path(id): Path<String>, query: Query) -> Response {
     or_refusal(&context, make(&context, &id, &query).await).await
 }
 
-async fn make(context: &Context, id: &str, query: &Query) -> Result<Response> {
+async fn make(context: &Reading, id: &str, query: &Query) -> Result<Response> {
     let (wanted, attempt) = (Wanted::read(query)?, query.parsed::<i64>("attempt")?);
     let name = id.to_owned();
     let read =
-        move |s: &store::Snapshot| Ok((store::build_named(s, &name)?, store::queue_counts(s)?));
+        move |s: &Visible<'_>| Ok((visible::build_named(s, &name)?, visible::queue_counts(s)?));
     let (build, queue) = context.read_few(read).await?;
     let build = build.ok_or_else(|| HttpError::no_build(id))?;
     let reader = match attempt {

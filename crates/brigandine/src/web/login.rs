@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::Extension;
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -11,10 +11,10 @@ pub(super) mod provider;
 
 use super::layout::{Layout, or_refusal, render_as};
 use crate::auth::{self, Form, Origin, Visitor};
-use crate::context::Context;
+use crate::context::Reading;
 use crate::http::{self, Arrived, HttpError, Query, Result};
 use crate::model::QueueCounts;
-use crate::store;
+use crate::store::visible;
 
 /// The most bytes of the address to which a login leads.
 const NEXT_BYTES_MAX: usize = 2048;
@@ -48,7 +48,7 @@ struct Owner {
 
 /// The page with the form, or, for somebody who is logged in, with a button to log out.
 pub(crate) async fn page(
-    State(context): State<Context>,
+    context: Reading,
     Extension(visitor): Extension<Visitor>,
     query: Query,
 ) -> Response {
@@ -68,7 +68,7 @@ pub(crate) async fn page(
 
 /// Makes the page, after a failed login with the reason.
 async fn make(
-    context: &Context,
+    context: &Reading,
     visitor: &Visitor,
     owner: Option<Owner>,
     next: &str,
@@ -81,7 +81,7 @@ async fn make(
         title: "Account · Brigandine".to_owned(),
         section: "account",
         queue: if readable {
-            context.read_few(store::queue_counts).await?
+            context.read_few(visible::queue_counts).await?
         } else {
             QueueCounts::default()
         },
@@ -109,7 +109,7 @@ fn local(address: &str) -> &str {
 }
 
 /// Logs in with the form of the page.
-pub(crate) async fn log_in(context: &Context, arrived: &Arrived, request: Request) -> Response {
+pub(crate) async fn log_in(context: &Reading, arrived: &Arrived, request: Request) -> Response {
     let asked = auth::origin(request.headers(), arrived);
     let form = match Form::from_request(request, &()).await {
         Ok(form) if asked == Origin::Same => form,
@@ -137,7 +137,7 @@ pub(crate) async fn log_in(context: &Context, arrived: &Arrived, request: Reques
 
 /// Ends the session, and takes the cookie away.
 pub(crate) async fn log_out(
-    State(context): State<Context>,
+    context: Reading,
     Extension(visitor): Extension<Visitor>,
     Extension(arrived): Extension<Arrived>,
 ) -> Response {

@@ -1,16 +1,15 @@
 //! `/`: all specifications with the state of their last evaluations, and the builds that are running or ended last.
 
 use askama::Template;
-use axum::extract::State;
 use axum::response::Response;
 
 use super::layout::{Layout, or_refusal, render};
 use super::rows::{self, BuildRow, EvaluationRow, SQUARE, SpecificationRow, Square};
 use super::view::{self, Badge};
-use crate::context::Context;
+use crate::context::Reading;
 use crate::http::Result;
 use crate::model::{self, BuildFilter, EvaluationId, SpecificationState, Timestamp, Unused};
-use crate::store::{self, Snapshot};
+use crate::store::{Visible, visible};
 
 /// How many evaluations of a specification are shown as squares.
 const SQUARES: u32 = 24;
@@ -43,12 +42,12 @@ struct Row {
 
 impl Row {
     fn new(
-        s: &Snapshot,
+        s: &Visible<'_>,
         state: &SpecificationState,
         unused: &[Unused],
         now: Timestamp,
     ) -> rusqlite::Result<Self> {
-        let states = store::evaluation_states(s, state.id, SQUARES)?;
+        let states = visible::evaluation_states(s, state.id, SQUARES)?;
         // The newest square is at the right, however many squares there are.
         let room = (SQUARES as usize).saturating_sub(states.len());
         let squares = states.iter().rev().enumerate().map(|(at, (id, status, counters))| Square {
@@ -59,7 +58,7 @@ impl Row {
         });
         let spec = SpecificationRow::new(state, unused, now);
         let inputs = view::inputs_badge(spec.enabled, &spec.error, !states.is_empty());
-        let latest = state.evaluation().map(|id| store::evaluation(s, id)).transpose()?.flatten();
+        let latest = state.evaluation().map(|id| visible::evaluation(s, id)).transpose()?.flatten();
         let badge = inputs.or(latest.as_ref().map(view::evaluation_badge));
         Ok(Self {
             spec,
@@ -72,15 +71,16 @@ impl Row {
 }
 
 /// The page of all specifications.
-pub(crate) async fn page(State(context): State<Context>) -> Response {
+pub(crate) async fn page(context: Reading) -> Response {
     or_refusal(&context, make(&context).await).await
 }
 
-async fn make(context: &Context) -> Result<Response> {
+async fn make(context: &Reading) -> Result<Response> {
     let now = model::now();
-    let (notice, unused) = (context.health().notice(), context.unused());
+    let (notice, reading) = (context.health().notice(), context.clone());
     let page = context
         .read_few(move |s| {
+            let unused = reading.unused(s)?;
             let rows = |builds: Vec<_>| -> Vec<_> {
                 builds.into_iter().map(|build| BuildRow::new(build, now)).collect()
             };
@@ -91,17 +91,17 @@ async fn make(context: &Context) -> Result<Response> {
                 layout: Layout {
                     title: "Brigandine".to_owned(),
                     section: "overview",
-                    queue: store::queue_counts(s)?,
+                    queue: visible::queue_counts(s)?,
                     live: "/live".to_owned(),
                     notice: notice.clone(),
                 },
                 unused: rows::of_file(&unused, None),
-                specifications: store::specifications(s)?
+                specifications: visible::specifications(s)?
                     .iter()
                     .map(|state| Row::new(s, state, &unused, now))
                     .collect::<rusqlite::Result<_>>()?,
-                running: rows(store::queue(s, &running, BUILDS)?),
-                latest: rows(store::latest_builds(s, &all, BUILDS)?),
+                running: rows(visible::queue(s, &running, BUILDS)?),
+                latest: rows(visible::latest_builds(s, &all, BUILDS)?),
             })
         })
         .await?;

@@ -2,7 +2,7 @@
 
 use super::revisions::{self, Revision};
 use crate::model::{Build, BuildId, Checkout, EvaluationId, Surroundings};
-use crate::store::{self, Snapshot};
+use crate::store::{Visible, visible};
 
 /// What a build's page shows of the past.
 pub(super) struct Past {
@@ -41,9 +41,9 @@ pub(super) struct Suspect {
 }
 
 impl Past {
-    pub(super) fn read(s: &Snapshot, build: &Build) -> rusqlite::Result<Self> {
+    pub(super) fn read(s: &Visible<'_>, build: &Build) -> rusqlite::Result<Self> {
         let Surroundings { previous, next, evaluations, others, blame } =
-            store::surroundings(s, build)?;
+            visible::surroundings(s, build)?;
         let inputs = revisions::inputs(s, build.specification_id)?;
         let rows =
             |checkouts, before: &[Checkout]| revisions::revisions(checkouts, before, &inputs);
@@ -51,12 +51,12 @@ impl Past {
             None => None,
             Some(blame) => {
                 let good = match blame.success {
-                    Some((evaluation, _)) => store::checkouts(s, evaluation)?,
+                    Some((evaluation, _)) => visible::checkouts(s, evaluation)?,
                     None => Vec::new(),
                 };
                 let mut changed = Vec::new();
                 if blame.success.is_some() {
-                    let bad = store::checkouts(s, blame.failure.0)?;
+                    let bad = visible::checkouts(s, blame.failure.0)?;
                     changed = rows(revisions::differing(bad, &good), &good);
                 }
                 let mut suspects = Vec::new();
@@ -76,7 +76,7 @@ impl Past {
                 })
             }
         };
-        let own = rows(store::checkouts(s, build.evaluation)?, &[]);
+        let own = rows(visible::checkouts(s, build.evaluation)?, &[]);
         Ok(Self { revisions: own, previous, next, evaluations, others, broken })
     }
 }
@@ -84,7 +84,7 @@ impl Past {
 /// The suspects, the latest first, each with the checkouts that the evaluation before did not have. `good` are those of
 /// the latest success, which precedes the last suspect unless `others` stand between them.
 fn suspected(
-    s: &Snapshot,
+    s: &Visible<'_>,
     suspects: &[EvaluationId],
     others: i64,
     good: &[Checkout],
@@ -92,7 +92,7 @@ fn suspected(
     let mut before = if others == 0 { good.to_vec() } else { Vec::new() };
     let mut found = Vec::new();
     for id in suspects.iter().rev() {
-        let checkouts = store::checkouts(s, *id)?;
+        let checkouts = visible::checkouts(s, *id)?;
         found.push((*id, revisions::differing(checkouts.clone(), &before)));
         before = checkouts;
     }

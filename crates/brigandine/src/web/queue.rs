@@ -1,16 +1,15 @@
 //! `/queue`: the running and waiting builds, in the scheduler's order, and why they wait.
 
 use askama::Template;
-use axum::extract::State;
 use axum::response::Response;
 
 use super::layout::{Layout, or_refusal, render};
 use super::rows::BuildRow;
 use super::view;
-use crate::context::Context;
+use crate::context::Reading;
 use crate::http::Result;
 use crate::model::{self, Build};
-use crate::store::{self, Pending, Snapshot, WholeQueue};
+use crate::store::{Pending, Visible, WholeQueue, visible};
 
 /// The most builds on the page. The page says how many more there are.
 const ROWS: u32 = 200;
@@ -39,15 +38,16 @@ impl Page {
     }
 }
 
-pub(super) async fn page(State(context): State<Context>) -> Response {
+pub(super) async fn page(context: Reading) -> Response {
     or_refusal(&context, make(&context).await).await
 }
 
-async fn make(context: &Context) -> Result<Response> {
+async fn make(context: &Reading) -> Result<Response> {
     let now = model::now();
     let systems = context.systems().to_vec();
-    let read =
-        move |s: &Snapshot| Ok((store::queue_counts(s)?, store::whole_queue(s, &systems, ROWS)?));
+    let read = move |s: &Visible<'_>| {
+        Ok((visible::queue_counts(s)?, visible::whole_queue(s, &systems, ROWS)?))
+    };
     let (queue, whole) = context.read(read).await?;
     let plain = |builds: Vec<Build>| -> Vec<_> {
         builds.into_iter().map(|build| BuildRow::new(build, now)).collect()

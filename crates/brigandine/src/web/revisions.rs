@@ -2,7 +2,7 @@
 
 use super::view;
 use crate::model::{self, Checkout, Input, Reference, SpecificationId};
-use crate::store::{self, Snapshot};
+use crate::store::{Visible, visible};
 
 /// A checkout.
 pub(super) struct Revision {
@@ -31,8 +31,8 @@ impl Revision {
 }
 
 /// The inputs of a specification as it is now. Checkouts do not know from where they came.
-pub(super) fn inputs(s: &Snapshot, of: SpecificationId) -> rusqlite::Result<Vec<Input>> {
-    let found = store::specification_by_id(s, of)?;
+pub(super) fn inputs(s: &Visible<'_>, of: SpecificationId) -> rusqlite::Result<Vec<Input>> {
+    let found = visible::specification_by_id(s, of)?;
     Ok(found.map(|state| state.specification.inputs).unwrap_or_default())
 }
 

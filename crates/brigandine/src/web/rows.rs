@@ -2,7 +2,7 @@
 
 use super::view::{self, Badge, Moment, Part};
 use crate::model::{self, Build, EvaluationId, SpecificationState, Timestamp};
-use crate::store::{self, Snapshot};
+use crate::store::{Visible, visible};
 
 /// A build or an evaluation as a small square in a history.
 pub(super) struct Square<Id> {
@@ -21,6 +21,8 @@ pub(super) struct SpecificationRow {
     pub(super) name: String,
     pub(super) description: String,
     pub(super) enabled: bool,
+    /// Whether only those who have a role in it may see it.
+    pub(super) private: bool,
     /// Sentences about what its file contains and the server does not use.
     pub(super) unused: Vec<String>,
     /// The older evaluation to whose revisions the inputs have returned; `None`: they have not.
@@ -42,6 +44,7 @@ impl SpecificationRow {
             name: specification.name.clone(),
             description: specification.description.clone(),
             enabled: specification.enabled,
+            private: specification.private,
             unused: of_file(unused, Some(&specification.name)),
             set_back_to: state.set_back_to(),
             error: look.error.clone(),
@@ -83,11 +86,11 @@ pub(super) struct EvaluationRow {
 
 impl EvaluationRow {
     pub(super) fn new(
-        s: &Snapshot,
+        s: &Visible<'_>,
         evaluation: model::Evaluation,
         now: Timestamp,
     ) -> rusqlite::Result<Self> {
-        let checkouts = store::checkouts(s, evaluation.id)?;
+        let checkouts = visible::checkouts(s, evaluation.id)?;
         let counters = &evaluation.counters;
         let first = checkouts.first();
         Ok(Self {

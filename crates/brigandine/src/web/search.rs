@@ -1,17 +1,16 @@
 //! `/search`: builds that fit every word, and the specifications, evaluations and jobs that the words name.
 
 use askama::Template;
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::layout::{Layout, or_refusal, render_as};
 use super::rows::BuildRow;
 use super::view::{self, Badge, Moment};
-use crate::context::Context;
+use crate::context::Reading;
 use crate::http::{Query, Result};
 use crate::model::{self, Build, BuildId, Checkout, EvaluationId, Search, Timestamp};
-use crate::store::{self, SearchBorder, SearchStep, Snapshot};
+use crate::store::{SearchBorder, SearchStep, Visible, visible};
 
 /// How far a page looks.
 const STEP: SearchStep = SearchStep { rows: 50, looked_at: 2000 };
@@ -49,11 +48,11 @@ struct Evaluated {
 }
 
 /// The page of a search.
-pub(crate) async fn page(State(context): State<Context>, query: Query) -> Response {
+pub(crate) async fn page(context: Reading, query: Query) -> Response {
     or_refusal(&context, make(&context, &query).await).await
 }
 
-async fn make(context: &Context, query: &Query) -> Result<Response> {
+async fn make(context: &Reading, query: &Query) -> Result<Response> {
     let text = query.get("query").unwrap_or_default();
     let after = query.parsed::<Timestamp>("at")?.zip(query.parsed::<BuildId>("build")?);
     let (search, error) = match text.parse::<Search>() {
@@ -77,12 +76,12 @@ struct Asked {
 }
 
 impl Asked {
-    fn read(&self, s: &Snapshot, notice: &str) -> rusqlite::Result<Page> {
+    fn read(&self, s: &Visible<'_>, notice: &str) -> rusqlite::Result<Page> {
         let mut page = Page {
             layout: Layout {
                 title: "Search · Brigandine".to_owned(),
                 section: "search",
-                queue: store::queue_counts(s)?,
+                queue: visible::queue_counts(s)?,
                 live: String::new(),
                 notice: notice.to_owned(),
             },
@@ -92,7 +91,7 @@ impl Asked {
         if self.search.is_empty() {
             return Ok(page);
         }
-        let found = store::search_builds(s, &self.search, self.after, STEP)?;
+        let found = visible::search_builds(s, &self.search, self.after, STEP)?;
         if self.after.is_none() {
             self.names(s, &mut page)?;
             let link = |(specification, job): (String, String)| {
@@ -120,24 +119,24 @@ impl Asked {
     }
 
     /// Reads what the text names: specifications, evaluations and builds.
-    fn names(&self, s: &Snapshot, page: &mut Page) -> rusqlite::Result<()> {
-        let mut evaluations = store::search_evaluations(s, &self.search)?;
+    fn names(&self, s: &Visible<'_>, page: &mut Page) -> rusqlite::Result<()> {
+        let mut evaluations = visible::search_evaluations(s, &self.search)?;
         evaluations.truncate(NAMED);
         let text = self.text.trim();
         if let Ok(number) = text.trim_start_matches('#').parse::<i64>() {
             evaluations.insert(0, EvaluationId::new(number));
-            page.named = self.rows(store::build(s, BuildId::new(number))?.into_iter().collect());
+            page.named = self.rows(visible::build(s, BuildId::new(number))?.into_iter().collect());
         } else if text.ends_with(".drv") {
             let name = text.rsplit('/').next().unwrap_or_default();
-            page.named = self.rows(store::build_named(s, name)?.into_iter().collect());
+            page.named = self.rows(visible::build_named(s, name)?.into_iter().collect());
         }
         for id in evaluations {
-            let Some(found) = store::evaluation(s, id)? else { continue };
+            let Some(found) = visible::evaluation(s, id)? else { continue };
             page.evaluations.push(Evaluated {
                 id,
                 badge: view::evaluation_badge(&found),
                 specification: found.specification,
-                checkouts: store::checkouts(s, id)?,
+                checkouts: visible::checkouts(s, id)?,
                 created: view::moment(found.created_at, self.now),
             });
         }
@@ -147,7 +146,7 @@ impl Asked {
                 let name = name.to_lowercase();
                 only_texts.texts.iter().all(|text| name.contains(text))
             };
-            let names = store::active_names(s)?.into_iter();
+            let names = visible::active_names(s)?.into_iter();
             page.specifications = names.filter(has_all).take(NAMED).collect();
         }
         Ok(())

@@ -4,7 +4,7 @@ use super::audit::{self, AuditRow};
 use super::past::Past;
 use super::view::{self, Moment};
 use crate::model::{Attempt, AuditFilter, Build, BuildStatus, Definition, EvaluationId, Timestamp};
-use crate::store::{self, Snapshot};
+use crate::store::{self, Visible, visible};
 
 /// How many attempts are explained, the latest of them.
 const ATTEMPTS: usize = 5;
@@ -42,7 +42,7 @@ pub(super) struct Known<'a> {
 }
 
 /// Why a build is as it is, the first cause first.
-pub(super) fn reasons(s: &Snapshot, known: &Known<'_>) -> rusqlite::Result<Vec<Reason>> {
+pub(super) fn reasons(s: &Visible<'_>, known: &Known<'_>) -> rusqlite::Result<Vec<Reason>> {
     let mut reasons = vec![made(s, known)?];
     reasons.extend(again(known));
     reasons.extend(waits(s, known)?);
@@ -58,9 +58,9 @@ pub(super) fn reasons(s: &Snapshot, known: &Known<'_>) -> rusqlite::Result<Vec<R
 }
 
 /// Why there is such a build at all.
-fn made(s: &Snapshot, known: &Known<'_>) -> rusqlite::Result<Reason> {
+fn made(s: &Visible<'_>, known: &Known<'_>) -> rusqlite::Result<Reason> {
     let before = match known.past.previous {
-        Some(id) => store::predecessor(s, known.build, id)?,
+        Some(id) => visible::predecessor(s, known.build, id)?,
         None => None,
     };
     let Some(before) = before else {
@@ -112,7 +112,7 @@ fn asked(before: &str, after: &str, row: &AuditRow) -> Reason {
 }
 
 /// Why it has not started.
-fn waits(s: &Snapshot, known: &Known<'_>) -> rusqlite::Result<Option<Reason>> {
+fn waits(s: &Visible<'_>, known: &Known<'_>) -> rusqlite::Result<Option<Reason>> {
     let build = known.build;
     if build.status != BuildStatus::Scheduled || build.imported {
         return Ok(None);
@@ -127,7 +127,7 @@ fn waits(s: &Snapshot, known: &Known<'_>) -> rusqlite::Result<Option<Reason>> {
             "It waits for ever: it is for {own}, and this server builds for {systems}."
         ))));
     }
-    if let Some(twin) = store::running_twin(s, build)? {
+    if let Some(twin) = visible::running_twin(s, build)? {
         return Ok(Some(Reason {
             before: "It waits for ".to_owned(),
             link: format!("/build/{twin}"),
@@ -136,7 +136,7 @@ fn waits(s: &Snapshot, known: &Known<'_>) -> rusqlite::Result<Option<Reason>> {
             at: None,
         }));
     }
-    let ahead = store::ahead(s, build, known.systems)?;
+    let ahead = visible::ahead(s, build, known.systems)?;
     Ok(Some(plain(match ahead {
         0 => "It is the next to be started when a place is free.".to_owned(),
         _ => format!("It waits for a free place: {} before it.", view::count(ahead, "build")),
@@ -144,7 +144,7 @@ fn waits(s: &Snapshot, known: &Known<'_>) -> rusqlite::Result<Option<Reason>> {
 }
 
 /// Whose result it has, or who canceled it.
-fn ended(s: &Snapshot, known: &Known<'_>) -> rusqlite::Result<Option<Reason>> {
+fn ended(s: &Visible<'_>, known: &Known<'_>) -> rusqlite::Result<Option<Reason>> {
     if let Some(other) = number_behind("as build ", known.build) {
         return Ok(Some(Reason {
             before: "It was not run: it has the result of ".to_owned(),
@@ -167,7 +167,7 @@ fn number_behind(begin: &str, build: &Build) -> Option<i64> {
 
 /// Who canceled it: somebody who asked for that, or for the cancel of an evaluation; or newer revisions did. The message
 /// of the build says which.
-fn canceled(s: &Snapshot, known: &Known<'_>) -> rusqlite::Result<Option<Reason>> {
+fn canceled(s: &Visible<'_>, known: &Known<'_>) -> rusqlite::Result<Option<Reason>> {
     let build = known.build;
     if let Some(by) = number_behind("superseded by evaluation ", build) {
         return Ok(Some(Reason {

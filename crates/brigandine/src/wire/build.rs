@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::codes::{BuildCode, WeatherCode};
 use crate::model::{Build, BuildId, BuildStatus, EvaluationId, Output, Product, Weather};
-use crate::store::{self, Snapshot};
+use crate::store::{Visible, visible};
 
 /// A build as clients know it.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -151,10 +151,10 @@ impl NamedOutputJson {
 }
 
 /// Builds with their outputs and products, which are read by two queries, however many builds there are.
-pub(crate) fn builds_json(s: &Snapshot, builds: Vec<Build>) -> rusqlite::Result<Vec<BuildJson>> {
+pub(crate) fn builds_json(s: &Visible<'_>, builds: Vec<Build>) -> rusqlite::Result<Vec<BuildJson>> {
     let ids: Vec<_> = builds.iter().map(|build| build.id).collect();
-    let mut outputs: HashMap<_, _> = store::outputs(s, &ids)?;
-    let mut products = store::products(s, &ids)?;
+    let mut outputs: HashMap<_, _> = visible::outputs(s, &ids)?;
+    let mut products = visible::products(s, &ids)?;
     let json = |build: Build| {
         let outputs = outputs.remove(&build.id).unwrap_or_default();
         let products = products.remove(&build.id).unwrap_or_default();
@@ -168,12 +168,12 @@ const EVALUATIONS_MAX: u32 = 100;
 
 /// Builds with the fields of [`builds_json`] and with the evaluations that have them, as clients of Hydra know them.
 pub(crate) fn whole_builds_json(
-    s: &Snapshot,
+    s: &Visible<'_>,
     builds: Vec<Build>,
 ) -> rusqlite::Result<Vec<BuildJson>> {
     let mut builds = builds_json(s, builds)?;
     for build in &mut builds {
-        build.jobsetevals = Some(store::evaluations_of_build(s, build.id, EVALUATIONS_MAX)?);
+        build.jobsetevals = Some(visible::evaluations_of_build(s, build.id, EVALUATIONS_MAX)?);
         build.buildmetrics = Some(MetricsJson {});
     }
     Ok(builds)

@@ -45,6 +45,7 @@ impl JsonSchema for SpecificationFileJson {
                 "name": name, "project": name, "description": text, "interval": duration,
                 "priority": {"type": "integer"},
                 "enabled": {"type": "boolean"}, "network": {"type": "boolean"},
+                "private": {"type": "boolean"},
                 "keep": table(json!({"evaluations": many, "days": many}), &[]),
                 "supersede": {"enum": ["cancel", "nothing"]},
                 "input": {"type": "array", "items": input, "minItems": 1},
@@ -108,8 +109,10 @@ pub(crate) struct StoredOneJson {
     pub(crate) outcome: &'static str,
 }
 
-/// A jobset as clients of Hydra send it. Other fields are ignored, such as `visible`, since every specification is, and
-/// `keepnr`, which says for how many evaluations Hydra keeps outputs: `keep` here deletes whole evaluations.
+/// A jobset as clients of Hydra send it. Other fields are ignored, such as `visible`, since a hidden jobset of Hydra may
+/// be read by everybody who knows its address, and a private specification by nobody without a role; and `keepnr`, which
+/// says for how many evaluations Hydra keeps outputs: `keep` here deletes whole evaluations. Whether a specification is
+/// private stays as it is.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(rename = "JobsetConfig")]

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::specification::{SpecificationJson, evaluated};
 use crate::model::{Evaluation, EvaluationStatus, Input, Reference, SpecificationState, Timestamp};
-use crate::store::{self, Snapshot};
+use crate::store::{Visible, visible};
 
 /// A specification as clients of Cuirass know it, with its state as clients of Hydra know it.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -21,7 +21,7 @@ pub(crate) struct JobsetJson {
 
 impl JobsetJson {
     /// The specification, and its state in `s`.
-    pub(crate) fn read(s: &Snapshot, state: &SpecificationState) -> rusqlite::Result<Self> {
+    pub(crate) fn read(s: &Visible<'_>, state: &SpecificationState) -> rusqlite::Result<Self> {
         Ok(Self {
             specification: SpecificationJson::from(&state.specification),
             state: StateJson::new(state, &Evaluations::read(s, state)?),
@@ -38,8 +38,8 @@ struct Evaluations {
 }
 
 impl Evaluations {
-    fn read(s: &Snapshot, state: &SpecificationState) -> rusqlite::Result<Self> {
-        let read = |id| store::evaluation(s, id);
+    fn read(s: &Visible<'_>, state: &SpecificationState) -> rusqlite::Result<Self> {
+        let read = |id| visible::evaluation(s, id);
         let (current, latest) = (state.evaluation(), state.latest_evaluation);
         Ok(Self {
             current: current.map(read).transpose()?.flatten(),
@@ -120,6 +120,7 @@ pub(crate) struct HydraJobsetJson {
     state: StateJson,
     #[schemars(range(max = 1))]
     enabled: u8,
+    /// Whether everybody may see it: it is not private.
     visible: bool,
     r#type: u8,
     flake: Option<String>,
@@ -164,7 +165,7 @@ fn value(input: &Input) -> String {
 
 impl HydraJobsetJson {
     /// The specification, and its state in `s`.
-    pub(crate) fn read(s: &Snapshot, state: &SpecificationState) -> rusqlite::Result<Self> {
+    pub(crate) fn read(s: &Visible<'_>, state: &SpecificationState) -> rusqlite::Result<Self> {
         let evaluations = Evaluations::read(s, state)?;
         let failed = evaluations.failed();
         let specification = &state.specification;
@@ -182,7 +183,7 @@ impl HydraJobsetJson {
             description: specification.description.clone(),
             state: StateJson::new(state, &evaluations),
             enabled: u8::from(specification.enabled),
-            visible: true,
+            visible: !specification.private,
             r#type: 0,
             flake: None,
             nixexprinput,

@@ -18,6 +18,7 @@ pub(crate) struct ProjectJson {
     owner: &'static str,
     #[schemars(range(max = 1))]
     enabled: u8,
+    /// 1: all its specifications are private.
     #[schemars(range(max = 1))]
     hidden: u8,
     releases: [(); 0],
@@ -31,7 +32,8 @@ impl ProjectJson {
         &self.name
     }
 
-    /// The projects of these specifications, by name. A project is enabled if one of its specifications is.
+    /// The projects of these specifications, by name. A project is enabled if one of its specifications is, and hidden if
+    /// all of them are private.
     pub(crate) fn all(specifications: &[SpecificationState]) -> Vec<Self> {
         let mut projects: BTreeMap<&str, Self> = BTreeMap::new();
         for specification in specifications.iter().map(|state| &state.specification) {
@@ -43,11 +45,12 @@ impl ProjectJson {
                 homepage: "",
                 owner: "",
                 enabled: 0,
-                hidden: 0,
+                hidden: 1,
                 releases: [],
                 jobsets: Vec::new(),
             });
             project.enabled |= u8::from(specification.enabled);
+            project.hidden &= u8::from(specification.private);
             project.jobsets.push(specification.name.clone());
         }
         projects.into_values().collect()

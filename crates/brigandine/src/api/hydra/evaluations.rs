@@ -1,16 +1,15 @@
 //! `/eval/N`, `/eval/N/builds`, `/jobset/P/J/evals` and `/jobset/P/J/latest-eval`.
 
-use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
 use super::named::{BUILDS_MAX, JOBSET, NUMBERS_MAX, Named, PROJECT, tail};
 use crate::api::parameters::{EVALUATION_ID, REST};
-use crate::context::Context;
+use crate::context::{Context, Reading};
 use crate::http::{HttpError, Path, Query, Result, json, redirect};
 use crate::model::{BuildId, EvaluationId, Specification};
 use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
-use crate::store::{self, JobFilter, Snapshot};
+use crate::store::{JobFilter, Visible, visible};
 use crate::wire::{BuildJson, EvaluationPageJson, HydraEvaluationJson, whole_builds_json};
 
 /// How many evaluations a page of the list has, and how many pages there are at most.
@@ -66,15 +65,15 @@ fn number(id: &str) -> Result<EvaluationId> {
 
 /// An evaluation with the numbers of at most `left` of its builds, which are subtracted from `left`.
 fn read(
-    s: &Snapshot,
+    s: &Visible<'_>,
     id: EvaluationId,
     specification: &Specification,
     left: &mut u32,
 ) -> rusqlite::Result<Option<HydraEvaluationJson>> {
-    let Some(evaluation) = store::evaluation(s, id)? else { return Ok(None) };
-    let builds = store::build_ids(s, id, *left)?;
+    let Some(evaluation) = visible::evaluation(s, id)? else { return Ok(None) };
+    let builds = visible::build_ids(s, id, *left)?;
     *left -= u32::try_from(builds.len()).unwrap_or(*left);
-    let checkouts = store::checkouts(s, id)?;
+    let checkouts = visible::checkouts(s, id)?;
     Ok(Some(HydraEvaluationJson::new(evaluation, specification, checkouts, builds)))
 }
 
@@ -82,12 +81,12 @@ fn read(
 ///
 /// # Errors
 /// 404: there is no such evaluation.
-pub(crate) async fn evaluation(context: &Context, id: &str) -> Result<Response> {
+pub(crate) async fn evaluation(context: &Reading, id: &str) -> Result<Response> {
     let number = number(id)?;
     let found = context
         .read(move |s| {
-            let Some(evaluation) = store::evaluation(s, number)? else { return Ok(None) };
-            let of = store::specification_by_id(s, evaluation.specification_id)?;
+            let Some(evaluation) = visible::evaluation(s, number)? else { return Ok(None) };
+            let of = visible::specification_by_id(s, evaluation.specification_id)?;
             let Some(of) = of else { return Ok(None) };
             let mut left = NUMBERS_MAX;
             read(s, number, &of.specification, &mut left)
@@ -102,11 +101,7 @@ pub(crate) async fn evaluation(context: &Context, id: &str) -> Result<Response> 
 ///
 /// # Errors
 /// 404: there is no such evaluation. 400: `build` is no number.
-async fn builds(
-    State(context): State<Context>,
-    Path(id): Path<String>,
-    query: Query,
-) -> Result<Response> {
+async fn builds(context: Reading, Path(id): Path<String>, query: Query) -> Result<Response> {
     let evaluation = number(&id)?;
     let build: Option<BuildId> = query.parsed("build")?;
     let build = build.unwrap_or(BuildId::new(i64::MAX));
@@ -114,10 +109,10 @@ async fn builds(
     let filter = JobFilter { after, ..JobFilter::default() };
     let found = context
         .read(move |s| {
-            if store::evaluation(s, evaluation)?.is_none() {
+            if visible::evaluation(s, evaluation)?.is_none() {
                 return Ok(None);
             }
-            let page = store::job_page(s, evaluation, &filter, BUILDS_MAX)?;
+            let page = visible::job_page(s, evaluation, &filter, BUILDS_MAX)?;
             let builds = page.jobs.into_iter().map(|found| found.build).collect();
             whole_builds_json(s, builds).map(Some)
         })
@@ -130,11 +125,7 @@ async fn builds(
 ///
 /// # Errors
 /// 404: there is no such specification in the project. 400: `page` is no number from 1 on.
-async fn list(
-    State(context): State<Context>,
-    Path(named): Path<Named>,
-    query: Query,
-) -> Result<Response> {
+async fn list(context: Reading, Path(named): Path<Named>, query: Query) -> Result<Response> {
     let page: usize = query.parsed("page")?.unwrap_or(1);
     if !(1..=PAGES_MAX).contains(&page) {
         return Err(HttpError::BadRequest(format!("'page' is a number from 1 to {PAGES_MAX}")));
@@ -142,7 +133,7 @@ async fn list(
     let found = named.read(&context, move |s, state, _| {
         // Only the numbers are read of the evaluations on other pages.
         let most = u32::try_from(PAGE * PAGES_MAX).unwrap_or(u32::MAX);
-        let ids = store::evaluation_ids(s, state.id, most)?;
+        let ids = visible::evaluation_ids(s, state.id, most)?;
         let last = ids.len().div_ceil(PAGE).max(1);
         let mut left = NUMBERS_MAX;
         let here = ids.chunks(PAGE).nth(page - 1).unwrap_or_default();
@@ -166,12 +157,8 @@ async fn list(
 ///
 /// # Errors
 /// 404: there is no such specification in the project, or no such evaluation.
-async fn latest(
-    State(context): State<Context>,
-    Path(named): Path<Named>,
-    uri: Uri,
-) -> Result<Response> {
-    let read = named.read(&context, |s, state, _| store::latest_finished_evaluation(s, state.id));
+async fn latest(context: Reading, Path(named): Path<Named>, uri: Uri) -> Result<Response> {
+    let read = named.read(&context, |s, state, _| visible::latest_finished_evaluation(s, state.id));
     let id = read.await?.ok_or_else(|| HttpError::not_found("No evaluation found."))?;
     Ok(redirect(&format!("/eval/{id}{}", tail(&uri, 4))))
 }

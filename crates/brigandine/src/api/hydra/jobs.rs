@@ -3,16 +3,15 @@
 //! The latest build of a job is that of the latest evaluation which has one, because an evaluation may use a build of an
 //! earlier one.
 
-use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
 use super::named::{BUILDS_MAX, JOBSET, Named, PROJECT, tail};
 use crate::api::parameters::{BUILD_ID, JOB, REST, SYSTEM};
-use crate::context::Context;
+use crate::context::{Context, Reading};
 use crate::http::{HttpError, Path, Result, json, redirect};
 use crate::openapi::{Described, Dialect, Operation, Parameter};
-use crate::store::{self, Latest};
+use crate::store::{Latest, visible};
 use crate::wire::{BuildJson, ShieldJson, whole_builds_json};
 
 pub(super) fn routes() -> Described<Context> {
@@ -57,14 +56,14 @@ pub(super) fn routes() -> Described<Context> {
 
 /// Redirects to the latest build of a job, or to what the path names of it behind its first `parts` parts.
 async fn redirected(
-    context: &Context,
+    context: &Reading,
     named: Named,
     latest: Latest,
     uri: &Uri,
     parts: usize,
 ) -> Result<Response> {
     let read = named.read(context, move |s, state, named| {
-        store::latest_of_job(s, state.id, &named.job, named.system.as_deref(), latest)
+        visible::latest_of_job(s, state.id, &named.job, named.system.as_deref(), latest)
     });
     let none = || HttpError::not_found("There is no successful build to redirect to.");
     let (id, _) = read.await?.ok_or_else(none)?;
@@ -75,11 +74,7 @@ async fn redirected(
 ///
 /// # Errors
 /// 404: there is no such specification in the project, or no such build.
-async fn latest(
-    State(context): State<Context>,
-    Path(named): Path<Named>,
-    uri: Uri,
-) -> Result<Response> {
+async fn latest(context: Reading, Path(named): Path<Named>, uri: Uri) -> Result<Response> {
     redirected(&context, named, Latest::Succeeded, &uri, 5).await
 }
 
@@ -87,11 +82,7 @@ async fn latest(
 ///
 /// # Errors
 /// 404: there is no such specification in the project, or no such build.
-async fn latest_finished(
-    State(context): State<Context>,
-    Path(named): Path<Named>,
-    uri: Uri,
-) -> Result<Response> {
+async fn latest_finished(context: Reading, Path(named): Path<Named>, uri: Uri) -> Result<Response> {
     redirected(&context, named, Latest::SucceededInFinished, &uri, 5).await
 }
 
@@ -99,11 +90,7 @@ async fn latest_finished(
 ///
 /// # Errors
 /// 404: there is no such specification in the project, or no such build.
-async fn latest_for(
-    State(context): State<Context>,
-    Path(named): Path<Named>,
-    uri: Uri,
-) -> Result<Response> {
+async fn latest_for(context: Reading, Path(named): Path<Named>, uri: Uri) -> Result<Response> {
     redirected(&context, named, Latest::Succeeded, &uri, 6).await
 }
 
@@ -111,10 +98,10 @@ async fn latest_for(
 ///
 /// # Errors
 /// 404: there is no such specification in the project, or no build of the job has ended.
-async fn shield(State(context): State<Context>, Path(named): Path<Named>) -> Result<Response> {
+async fn shield(context: Reading, Path(named): Path<Named>) -> Result<Response> {
     let none = HttpError::no_latest(&named.job);
     let read = named.read(&context, |s, state, named| {
-        store::latest_of_job(s, state.id, &named.job, None, Latest::Ended)
+        visible::latest_of_job(s, state.id, &named.job, None, Latest::Ended)
     });
     let (_, status) = read.await?.ok_or(none)?;
     Ok(json(StatusCode::OK, &ShieldJson::from(status)))
@@ -124,11 +111,11 @@ async fn shield(State(context): State<Context>, Path(named): Path<Named>) -> Res
 ///
 /// # Errors
 /// 404: there is no such build.
-async fn constituents(State(context): State<Context>, Path(id): Path<String>) -> Result<Response> {
+async fn constituents(context: Reading, Path(id): Path<String>) -> Result<Response> {
     let wanted = id.clone();
     let found = context
-        .read(move |s| match store::build_named(s, &wanted)? {
-            Some(build) => whole_builds_json(s, store::needs(s, build.id, BUILDS_MAX)?).map(Some),
+        .read(move |s| match visible::build_named(s, &wanted)? {
+            Some(build) => whole_builds_json(s, visible::needs(s, build.id, BUILDS_MAX)?).map(Some),
             None => Ok(None),
         })
         .await?;

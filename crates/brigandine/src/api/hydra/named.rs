@@ -3,11 +3,11 @@
 use axum::http::Uri;
 use serde::Deserialize;
 
-use crate::context::Context;
+use crate::context::Reading;
 use crate::http::{HttpError, Result};
 use crate::model::SpecificationState;
 use crate::openapi::{Kind, Parameter};
-use crate::store::{self, Snapshot};
+use crate::store::{Visible, visible};
 
 /// The most builds of an answer that has their numbers.
 pub(super) const NUMBERS_MAX: u32 = 100_000;
@@ -33,8 +33,8 @@ pub(super) struct Named {
 
 impl Named {
     /// The specification with this name in this project.
-    pub(super) fn find(&self, s: &Snapshot) -> rusqlite::Result<Option<SpecificationState>> {
-        let found = store::specification(s, &self.jobset)?;
+    pub(super) fn find(&self, s: &Visible<'_>) -> rusqlite::Result<Option<SpecificationState>> {
+        let found = visible::specification(s, &self.jobset)?;
         Ok(found.filter(|state| state.specification.project == self.project))
     }
 
@@ -49,8 +49,8 @@ impl Named {
     /// 404: there is no such jobset. The errors of [`Context::read`].
     pub(super) async fn read<T: Send + 'static>(
         self,
-        context: &Context,
-        mut read: impl FnMut(&Snapshot, SpecificationState, &Self) -> rusqlite::Result<T>
+        context: &Reading,
+        mut read: impl FnMut(&Visible<'_>, SpecificationState, &Self) -> rusqlite::Result<T>
         + Send
         + 'static,
     ) -> Result<T> {

@@ -1,14 +1,13 @@
 //! `/`, `/project/P` and `/jobset/P/J`.
 
-use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
 use super::named::{JOBSET, Named, PROJECT};
-use crate::context::Context;
+use crate::context::{Context, Reading};
 use crate::http::{HttpError, Path, Result, accepts_html, json, redirect, vary};
 use crate::openapi::{Described, Dialect, Operation};
-use crate::store;
+use crate::store::visible;
 use crate::wire::{HydraJobsetJson, ProjectJson};
 
 /// The description of [`projects`].
@@ -36,8 +35,8 @@ pub(super) fn routes() -> Described<Context> {
 }
 
 /// All projects, by name.
-pub(crate) async fn projects(context: &Context) -> Result<Response> {
-    let found = context.read_few(|s| Ok(ProjectJson::all(&store::specifications(s)?))).await?;
+pub(crate) async fn projects(context: &Reading) -> Result<Response> {
+    let found = context.read_few(|s| Ok(ProjectJson::all(&visible::specifications(s)?))).await?;
     Ok(json(StatusCode::OK, &found))
 }
 
@@ -45,11 +44,11 @@ pub(crate) async fn projects(context: &Context) -> Result<Response> {
 ///
 /// # Errors
 /// 404: no specification belongs to it.
-async fn one(State(context): State<Context>, Path(name): Path<String>) -> Result<Response> {
+async fn one(context: Reading, Path(name): Path<String>) -> Result<Response> {
     let wanted = name.clone();
     let found = context
         .read_few(move |s| {
-            let mut all = store::specifications(s)?;
+            let mut all = visible::specifications(s)?;
             all.retain(|state| state.specification.project == wanted);
             Ok(ProjectJson::all(&all))
         })
@@ -63,7 +62,7 @@ async fn one(State(context): State<Context>, Path(name): Path<String>) -> Result
 /// # Errors
 /// 404: there is no such specification in the project.
 async fn jobset(
-    State(context): State<Context>,
+    context: Reading,
     Path(named): Path<Named>,
     headers: HeaderMap,
 ) -> Result<Response> {

@@ -3,11 +3,11 @@
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use crate::context::Context;
+use crate::context::Reading;
 use crate::http::{HttpError, Query, Result, json};
 use crate::model::{Build, SpecificationState};
 use crate::openapi::{Dialect, Kind, Operation, Parameter};
-use crate::store::{self, Snapshot};
+use crate::store::{Visible, visible};
 use crate::wire::{HydraJobsetJson, ProjectJson, SearchJson, whole_builds_json};
 
 /// The most results of each kind, as in Hydra.
@@ -31,7 +31,7 @@ pub(crate) fn search_operation() -> Operation {
 ///
 /// # Errors
 /// 400: there is no text.
-pub(crate) async fn search(context: &Context, query: &Query) -> Result<Response> {
+pub(crate) async fn search(context: &Reading, query: &Query) -> Result<Response> {
     let text = query.get("query").unwrap_or_default().trim().to_owned();
     if text.is_empty() {
         return Err(HttpError::BadRequest("Query is empty.".to_owned()));
@@ -40,10 +40,10 @@ pub(crate) async fn search(context: &Context, query: &Query) -> Result<Response>
     Ok(json(StatusCode::OK, &found))
 }
 
-fn read(s: &Snapshot, text: &str) -> rusqlite::Result<SearchJson> {
+fn read(s: &Visible<'_>, text: &str) -> rusqlite::Result<SearchJson> {
     let wanted = text.to_lowercase();
     let has = |name: &str| name.to_lowercase().contains(&wanted);
-    let all = store::specifications(s)?;
+    let all = visible::specifications(s)?;
     let jobset = |state: &&SpecificationState| {
         has(&state.specification.name) || has(&state.specification.description)
     };
@@ -62,18 +62,18 @@ fn read(s: &Snapshot, text: &str) -> rusqlite::Result<SearchJson> {
 }
 
 /// The builds with an output at a path, which may be relative to the state directory.
-fn of_output(s: &Snapshot, path: &str) -> rusqlite::Result<Vec<Build>> {
+fn of_output(s: &Visible<'_>, path: &str) -> rusqlite::Result<Vec<Build>> {
     match path.rfind("outputs/") {
-        Some(at) => store::builds_of_output(s, &path[at..], RESULTS_MAX),
+        Some(at) => visible::builds_of_output(s, &path[at..], RESULTS_MAX),
         None => Ok(Vec::new()),
     }
 }
 
 /// The build of a derivation, which is named by its path or by the last part of the path.
-fn of_derivation(s: &Snapshot, path: &str) -> rusqlite::Result<Vec<Build>> {
+fn of_derivation(s: &Visible<'_>, path: &str) -> rusqlite::Result<Vec<Build>> {
     let name = path.rsplit('/').next().unwrap_or_default();
     if !name.ends_with(".drv") {
         return Ok(Vec::new());
     }
-    Ok(store::build_named(s, name)?.into_iter().collect())
+    Ok(visible::build_named(s, name)?.into_iter().collect())
 }

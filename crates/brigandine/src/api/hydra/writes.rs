@@ -3,7 +3,6 @@
 //! A project is there while a specification belongs to it, so making a project stores nothing.
 
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
@@ -13,11 +12,11 @@ use crate::api::definitions::{
 };
 use crate::auth::{Admin, Builder, Needs};
 use crate::config;
-use crate::context::Context;
+use crate::context::{Context, Reading};
 use crate::http::{HttpError, Path, Query, Result, json};
 use crate::model::{Change, Loaded, Replace, Specify, TARGETS_MAX, Target};
 use crate::openapi::{Described, Dialect, Kind, Operation, Parameter};
-use crate::store;
+use crate::store::visible;
 use crate::wire::{
     JobsetConfigJson, ProblemJson, ProblemsJson, ProjectConfigJson, RemovedJson,
     StoredResourceJson, TriggeredJson,
@@ -95,9 +94,9 @@ fn stored(status: StatusCode, kind: &'static str, name: String, uri: String) -> 
 }
 
 /// The names of a project's specifications.
-async fn names(context: &Context, project: String) -> Result<Vec<(String, bool)>> {
+async fn names(context: &Reading, project: String) -> Result<Vec<(String, bool)>> {
     let read = context.read(move |s| {
-        let all = store::specifications(s)?.into_iter().map(|state| state.specification);
+        let all = visible::specifications(s)?.into_iter().map(|state| state.specification);
         let of = all.filter(|specification| specification.project == project);
         Ok(of.map(|specification| (specification.name, specification.enabled)).collect())
     });
@@ -106,7 +105,7 @@ async fn names(context: &Context, project: String) -> Result<Vec<(String, bool)>
 
 /// Makes a project: checks its name. Enables or disables all specifications of one that is there.
 async fn put_project(
-    State(context): State<Context>,
+    context: Reading,
     by: Needs<Admin>,
     Path(project): Path<String>,
     query: Query,
@@ -138,7 +137,7 @@ async fn put_project(
 
 /// Removes all specifications of a project.
 async fn delete_project(
-    State(context): State<Context>,
+    context: Reading,
     by: Needs<Admin>,
     Path(project): Path<String>,
     query: Query,
@@ -156,7 +155,7 @@ async fn delete_project(
 
 /// Adds or replaces a specification.
 async fn put_jobset(
-    State(context): State<Context>,
+    context: Reading,
     by: Needs<Admin>,
     Path(named): Path<Named>,
     query: Query,
@@ -183,7 +182,7 @@ async fn put_jobset(
 
 /// Removes a specification.
 async fn delete_jobset(
-    State(context): State<Context>,
+    context: Reading,
     by: Needs<Admin>,
     Path(named): Path<Named>,
     query: Query,
@@ -198,17 +197,13 @@ async fn delete_jobset(
 
 /// Looks at the inputs of the named specifications, and of those that have an input at a named address. Names that are
 /// not there, and disabled specifications, are left out, as in Hydra.
-async fn push(
-    State(context): State<Context>,
-    by: Needs<Builder>,
-    query: Query,
-) -> Result<Response> {
+async fn push(context: Reading, by: Needs<Builder>, query: Query) -> Result<Response> {
     let (jobsets, repos) = (query.list("jobsets"), query.list("repos"));
     let _ = query.get("force");
     if jobsets.len() + repos.len() > PUSHED_MAX {
         return Err(HttpError::BadRequest(format!("at most {PUSHED_MAX} names at once")));
     }
-    let all = context.read(store::specifications).await?;
+    let all = context.read(visible::specifications).await?;
     let (mut triggered, mut targets) = (Vec::new(), Vec::new());
     for specification in all.into_iter().map(|state| state.specification) {
         let name = format!("{}:{}", specification.project, specification.name);

@@ -3,11 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::auth::{digest, new_token};
 use crate::config::Web;
 use crate::model::{self, Grant, Scope};
 use crate::site::harness::{Served, TOKEN, served, served_with};
-use crate::store::NewToken;
 
 /// A route as an address that names nothing.
 fn address(route: &str) -> String {
@@ -72,16 +70,8 @@ type Credentials = (String, &'static str, Option<Role>, bool);
 
 /// The text of a new token.
 async fn token(served: &Served, name: &str, scope: &str, role: Role, expires_at: i64) -> String {
-    let text = new_token().expect("random bytes");
-    let token = NewToken {
-        name: name.to_owned(),
-        digest: digest(&text),
-        grant: Grant { scope: scope.parse().expect("a scope"), role },
-        expires_at,
-    };
-    let put = served.database.write(move |tx| store::put_token(tx, &token, 1)).await;
-    assert!(put.expect("stored"));
-    text
+    let grant = Grant { scope: scope.parse().expect("a scope"), role };
+    served.token(name, grant, expires_at).await
 }
 
 /// The secret in the cookie of a new session of a new user.

@@ -17,20 +17,20 @@ pub fn build(s: &Snapshot, id: BuildId) -> rusqlite::Result<Option<Build>> {
 
 const BY_KEY: &str = select!("WHERE b.derivation_key = ?1 ORDER BY b.id DESC");
 
-/// The build whose derivation has this last component, as in `/build/BASENAME.drv`. If an import brought several of
-/// them, the newest is returned.
-fn build_by_basename(s: &Snapshot, basename: &str) -> rusqlite::Result<Option<Build>> {
-    let found: Vec<Build> = s.all(BY_KEY, [derivation_key(basename)], from_row)?;
-    let is_meant = |build: &Build| build.derivation.rsplit('/').next() == Some(basename);
-    Ok(found.into_iter().find(is_meant))
+/// The builds whose derivation has this last component, as in `/build/BASENAME.drv`, the newest first. There are several
+/// if an import brought them, or twins were made.
+fn builds_by_basename(s: &Snapshot, basename: &str) -> rusqlite::Result<Vec<Build>> {
+    let mut found: Vec<Build> = s.all(BY_KEY, [derivation_key(basename)], from_row)?;
+    found.retain(|build| build.derivation.rsplit('/').next() == Some(basename));
+    Ok(found)
 }
 
-/// A build by its number or by the last component of its derivation.
-pub(crate) fn build_named(s: &Snapshot, id: &str) -> rusqlite::Result<Option<Build>> {
+/// The builds that are meant by a number, or by the last component of a derivation, the newest first.
+pub(crate) fn builds_named(s: &Snapshot, id: &str) -> rusqlite::Result<Vec<Build>> {
     match id.parse::<i64>() {
-        Ok(number) => build(s, BuildId::new(number)),
-        Err(_) if id.ends_with(".drv") => build_by_basename(s, id),
-        Err(_) => Ok(None),
+        Ok(number) => Ok(build(s, BuildId::new(number))?.into_iter().collect()),
+        Err(_) if id.ends_with(".drv") => builds_by_basename(s, id),
+        Err(_) => Ok(Vec::new()),
     }
 }
 
@@ -140,22 +140,30 @@ fn attempts(s: &Snapshot, id: BuildId) -> rusqlite::Result<Vec<Attempt>> {
     })
 }
 
+/// The builds that need a build, by their numbers, at most `limit`.
+pub(crate) fn needed_by(s: &Snapshot, id: BuildId, limit: u32) -> rusqlite::Result<Vec<Build>> {
+    let sql = select!(
+        "dependency AS d CROSS JOIN build AS b ON b.id = d.build_id",
+        "WHERE d.needs_id = ?1 ORDER BY d.build_id LIMIT ?2"
+    );
+    s.all(sql, params![id, limit], from_row)
+}
+
 /// The most needed builds that a build's page shows.
-const NEEDS_MAX: u32 = 10_000;
+pub(crate) const NEEDS_MAX: u32 = 10_000;
+
+/// The most builds that need a build and that its page shows.
+pub(crate) const NEEDED_BY_MAX: u32 = 100;
 
 /// Everything that a build's page shows.
 pub(crate) fn build_details(s: &Snapshot, id: BuildId) -> rusqlite::Result<Option<BuildDetails>> {
     let Some(build) = build(s, id)? else { return Ok(None) };
-    let needed_by = select!(
-        "dependency AS d CROSS JOIN build AS b ON b.id = d.build_id",
-        "WHERE d.needs_id = ?1 ORDER BY d.build_id LIMIT 100"
-    );
     Ok(Some(BuildDetails {
         outputs: outputs(s, &[id])?.remove(&id).unwrap_or_default(),
         products: products(s, &[id])?.remove(&id).unwrap_or_default(),
         attempts: attempts(s, id)?,
         needs: needs(s, id, NEEDS_MAX)?,
-        needed_by: s.all(needed_by, [id], from_row)?,
+        needed_by: needed_by(s, id, NEEDED_BY_MAX)?,
         definition: definition(s, id)?,
         build,
     }))

@@ -4,8 +4,10 @@ use super::row::{columns, from_row};
 use crate::model::{Build, BuildFilter, BuildStatus, QueueCounts};
 use crate::store::database::Snapshot;
 use crate::store::derivations::derivation_key;
+use crate::store::hidden::{Hidden, NOTHING};
 use crate::store::query::Query;
 use rusqlite::types::ToSqlOutput;
+use rusqlite::{Row, params};
 use std::cmp::Reverse;
 
 /// Finished builds, sorted by the time at which they stopped, the newest first.
@@ -14,7 +16,7 @@ pub(crate) fn latest_builds(
     filter: &BuildFilter,
     limit: u32,
 ) -> rusqlite::Result<Vec<Build>> {
-    listed(s, filter, List::Latest, limit)
+    listed(s, filter, &NOTHING, List::Latest, limit)
 }
 
 /// Pending builds: running ones first, then in the order of their submission. The list is cut to `limit` after sorting.
@@ -23,21 +25,23 @@ pub(crate) fn queue(
     filter: &BuildFilter,
     limit: u32,
 ) -> rusqlite::Result<Vec<Build>> {
-    listed(s, filter, List::Queue, limit)
+    listed(s, filter, &NOTHING, List::Queue, limit)
 }
 
-fn listed(
+/// The builds of a list, without those of hidden specifications.
+pub(crate) fn listed(
     s: &Snapshot,
     filter: &BuildFilter,
+    hidden: &Hidden,
     list: List,
     limit: u32,
 ) -> rusqlite::Result<Vec<Build>> {
-    let Some(filters) = per_specification(s, filter, list)? else {
-        return filtered(s, filter, list, limit);
+    let Some(filters) = per_specification(s, filter, hidden, list)? else {
+        return filtered(s, filter, hidden, list, limit);
     };
     let mut all = Vec::new();
     for filter in filters {
-        all.extend(filtered(s, &filter, list, limit)?);
+        all.extend(filtered(s, &filter, hidden, list, limit)?);
         // After each specification, so that the list never has more than twice as many builds.
         sort(&mut all, list);
         all.truncate(limit as usize);
@@ -49,13 +53,17 @@ fn listed(
 /// be read as one list.
 ///
 /// The index of jobs begins with the specification, so the builds of a job of any specification are several lists. So
-/// are the finished builds of a project. The queue, an evaluation and a derivation have one index each for all
-/// specifications.
+/// are the finished builds of a project, and those of all specifications that are not hidden, since the latest builds may
+/// be those of a hidden one. The queue, an evaluation and a derivation have one index each for all specifications.
 pub(super) fn per_specification(
     s: &Snapshot,
     filter: &BuildFilter,
+    hidden: &Hidden,
     list: List,
 ) -> rusqlite::Result<Option<Vec<BuildFilter>>> {
+    if filter.specification.as_ref().is_some_and(|name| hidden.has_named(name)) {
+        return Ok(Some(Vec::new()));
+    }
     if list == List::Queue || filter.evaluation.is_some() || filter.derivation.is_some() {
         return Ok(None);
     }
@@ -63,8 +71,10 @@ pub(super) fn per_specification(
     let mut names = match &filter.project {
         Some(project) => names_of_project(s, project)?,
         None if is_job_of_any => specification_names(s)?,
+        None if filter.specification.is_none() && !hidden.is_empty() => specification_names(s)?,
         None => return Ok(None),
     };
+    names.retain(|name| !hidden.has_named(name));
     names.retain(|name| filter.specification.as_ref().is_none_or(|wanted| wanted == name));
     let one = |name| BuildFilter { project: None, specification: Some(name), ..filter.clone() };
     Ok(Some(names.into_iter().map(one).collect()))
@@ -199,6 +209,7 @@ const COUNTS: &str = "SELECT c.status, s.name, c.system, c.builds FROM build_cou
 /// present. It names the index, so that the planner takes this index whatever the statistics say.
 pub(crate) fn shape<'f>(
     filter: &'f BuildFilter,
+    hidden: &Hidden,
     list: List,
     by: By,
 ) -> (String, Vec<ToSqlOutput<'f>>) {
@@ -207,7 +218,7 @@ pub(crate) fn shape<'f>(
     sql.push_str(by.index(list));
     // `CROSS` keeps `build` in the outer loop. Without it, SQLite might read the few specifications first.
     sql.push_str(" CROSS JOIN specification AS s ON s.id = b.specification_id WHERE ");
-    let values = conditions(filter, list, &mut sql);
+    let values = conditions(filter, hidden, list, &mut sql);
     if by != By::Derivation {
         sql.push_str(match list {
             List::Latest => " ORDER BY b.stopped_at DESC, b.id DESC LIMIT ?",
@@ -220,6 +231,7 @@ pub(crate) fn shape<'f>(
 /// Adds the conditions of a list and a filter to `sql`, and returns their values.
 pub(super) fn conditions<'f>(
     filter: &'f BuildFilter,
+    hidden: &Hidden,
     list: List,
     sql: &mut String,
 ) -> Vec<ToSqlOutput<'f>> {
@@ -235,9 +247,13 @@ pub(super) fn conditions<'f>(
     };
     let derivation = filter.derivation.as_deref();
     let project = " AND b.specification_id IN (SELECT id FROM specification WHERE project = ?)";
-    let conditions: [(&str, Option<ToSqlOutput<'f>>); 8] = [
+    let seen = " AND b.specification_id NOT IN (SELECT value FROM json_each(?))";
+    // The caller has left out the specifications that are hidden and named.
+    let hidden = (filter.specification.is_none() && !hidden.is_empty()).then(|| hidden.json());
+    let conditions: [(&str, Option<ToSqlOutput<'f>>); 9] = [
         (specification, filter.specification.as_deref().map(Into::into)),
         (project, filter.project.as_deref().map(Into::into)),
+        (seen, hidden.map(Into::into)),
         (" AND b.job = ?", filter.job.as_deref().map(Into::into)),
         (" AND b.system = ?", filter.system.as_deref().map(Into::into)),
         (" AND b.evaluation_id = ?", filter.evaluation.map(|id| id.get().into())),
@@ -258,11 +274,12 @@ pub(super) fn conditions<'f>(
 fn filtered(
     s: &Snapshot,
     filter: &BuildFilter,
+    hidden: &Hidden,
     list: List,
     limit: u32,
 ) -> rusqlite::Result<Vec<Build>> {
     let Some(by) = choose(s, filter, list)? else { return Ok(Vec::new()) };
-    let (sql, mut values) = shape(filter, list, by);
+    let (sql, mut values) = shape(filter, hidden, list, by);
     if by != By::Derivation {
         values.push(limit.into());
     }
@@ -295,17 +312,40 @@ pub(crate) fn systems(s: &Snapshot) -> rusqlite::Result<Vec<String>> {
     s.values("SELECT DISTINCT system FROM build_count ORDER BY system", [])
 }
 
-/// How many builds of a project's specifications wait or run.
-pub(crate) fn pending_builds(s: &Snapshot, project: &str) -> rusqlite::Result<i64> {
+/// How many builds of a project's specifications wait or run, without those of hidden ones.
+pub(crate) fn pending_builds(
+    s: &Snapshot,
+    hidden: &Hidden,
+    project: &str,
+) -> rusqlite::Result<i64> {
+    if hidden.is_empty() {
+        let sql = "SELECT ifnull(sum(c.builds), 0) FROM build_count AS c
+             CROSS JOIN specification AS s ON s.id = c.specification_id
+             WHERE c.status < 0 AND s.project = ?1";
+        return s.query_row(sql, [project], |row| row.get(0));
+    }
     let sql = "SELECT ifnull(sum(c.builds), 0) FROM build_count AS c
          CROSS JOIN specification AS s ON s.id = c.specification_id
-         WHERE c.status < 0 AND s.project = ?1";
-    s.query_row(sql, [project], |row| row.get(0))
+         WHERE c.status < 0 AND s.project = ?1
+         AND s.id NOT IN (SELECT value FROM json_each(?2))";
+    s.query_row(sql, params![project, hidden.json()], |row| row.get(0))
+}
+
+fn counts(row: &Row<'_>) -> rusqlite::Result<QueueCounts> {
+    Ok(QueueCounts { scheduled: row.get(0)?, started: row.get(1)? })
 }
 
 /// How many builds wait and run.
 pub(crate) fn queue_counts(s: &Snapshot) -> rusqlite::Result<QueueCounts> {
     let sql = "SELECT (SELECT ifnull(sum(builds), 0) FROM build_count WHERE status = -2),
            (SELECT ifnull(sum(builds), 0) FROM build_count WHERE status = -1)";
-    s.query_row(sql, [], |row| Ok(QueueCounts { scheduled: row.get(0)?, started: row.get(1)? }))
+    s.query_row(sql, [], counts)
+}
+
+/// How many builds wait and run, without those of hidden specifications.
+pub(crate) fn queue_counts_without(s: &Snapshot, hidden: &Hidden) -> rusqlite::Result<QueueCounts> {
+    let sql = "SELECT ifnull(sum(iif(c.status = -2, c.builds, 0)), 0),
+           ifnull(sum(iif(c.status = -1, c.builds, 0)), 0) FROM build_count AS c
+         WHERE c.status < 0 AND c.specification_id NOT IN (SELECT value FROM json_each(?1))";
+    s.query_row(sql, [hidden.json()], counts)
 }

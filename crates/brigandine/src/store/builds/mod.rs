@@ -26,27 +26,30 @@ pub use list::job_history;
 
 pub(crate) use abandon::{Abandoned, abandon};
 pub(crate) use cancel::cancel;
+pub(crate) use change::CANCELED;
 pub(crate) use claim::{Claim, REFUSED_MAX, RefusedStart, claim};
-pub(crate) use find::{
-    build_details, build_named, builds_of_output, evaluations_of_build, needs, product, products,
-};
 pub(crate) use finish::lose;
-pub(crate) use jobs::{Border, JobFilter, Latest, build_ids, job_page, latest_of_job};
-pub(crate) use list::{
-    latest_builds, pending_builds, queue, queue_counts, specification_names, systems,
-};
-pub(crate) use past::{job_past, job_rates};
-pub(crate) use periods::ended_per_period;
-pub(crate) use queue::{Pending, WholeQueue, running_twin, whole_queue};
+pub(crate) use jobs::{Border, JobFilter, Latest, job_page};
+pub(crate) use list::{latest_builds, queue, queue_counts, specification_names, systems};
+pub(crate) use queue::{Pending, WholeQueue};
 pub(crate) use recover::{KILLED, Recovered, recover};
 pub(crate) use restart::{rebuild, restart};
-pub(crate) use search::{SearchBorder, SearchStep, search_builds, search_evaluations};
+pub(crate) use search::{SearchBorder, SearchStep};
 
 pub(super) use bump::bump;
 pub(super) use cancel::{Unwanted, cancel_unwanted};
-pub(crate) use change::CANCELED;
+pub(super) use find::{
+    NEEDED_BY_MAX, NEEDS_MAX, build_details, builds_named, builds_of_output, evaluations_of_build,
+    needed_by, needs, product, products,
+};
+pub(super) use jobs::{JobPage, build_ids, latest_of_job};
+pub(super) use list::{List, listed, pending_builds, queue_counts_without};
+pub(super) use past::{job_past, job_rates};
+pub(super) use periods::ended_per_period;
+pub(super) use queue::{running_twin, whole_queue};
+pub(super) use search::{FoundBuilds, search_builds, search_evaluations};
 
 #[cfg(test)]
 pub(super) use claim::claim_for;
 #[cfg(test)]
-pub(super) use list::{By, List, shape};
+pub(super) use list::{By, shape};

@@ -14,6 +14,7 @@ use crate::model::{
 };
 use crate::store::database::Snapshot;
 use crate::store::evaluations::jobs;
+use crate::store::hidden::Hidden;
 use crate::store::query::{Query, integer};
 use rusqlite::types::Value;
 use rusqlite::{Row, params, params_from_iter};
@@ -112,6 +113,8 @@ impl Lists {
 /// What a search looks for, in the numbers of the database.
 struct Wanted<'a> {
     search: &'a Search,
+    /// Of these specifications nothing is found.
+    hidden: &'a Hidden,
     /// `None`: of all specifications.
     specification: Option<SpecificationId>,
     /// The evaluations with the author, the latest first; `None`: of all.
@@ -120,14 +123,15 @@ struct Wanted<'a> {
     jobs: Option<Vec<(SpecificationId, String)>>,
 }
 
-/// Looks for builds behind `after`.
+/// Looks for builds behind `after`, without those of hidden specifications.
 pub(crate) fn search_builds(
     s: &Snapshot,
     search: &Search,
+    hidden: &Hidden,
     after: Option<SearchBorder>,
     step: SearchStep,
 ) -> rusqlite::Result<FoundBuilds> {
-    let wanted = Wanted::read(s, search)?;
+    let wanted = Wanted::read(s, search, hidden)?;
     let one_by_one = !search.texts.is_empty() && wanted.jobs.is_none();
     let jobs = wanted.named_jobs(s)?;
     let mut found = FoundBuilds { jobs, one_by_one, ..FoundBuilds::default() };
@@ -173,11 +177,16 @@ fn look(
     hits: &mut Vec<SearchBorder>,
 ) -> rusqlite::Result<Option<SearchBorder>> {
     let mut values = key.to_vec();
-    values.extend([time, id.get(), integer(step.looked_at)].map(Value::Integer));
+    let most = if wanted.hidden.is_empty() { integer(step.looked_at) } else { i64::MAX };
+    values.extend([time, id.get(), most].map(Value::Integer));
     let mut statement = s.prepare_cached(sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
     let (mut looked_at, mut found) = (0, 0);
     while let Some(row) = rows.next()? {
+        // Not counted, so that no step ends at a hidden build. Only lists of pending builds have such (`Wanted::lists`).
+        if wanted.hidden.has(row.get(2)?) {
+            continue;
+        }
         let place = (row.get(0)?, row.get(1)?);
         looked_at += 1;
         if wanted.fits(row)? {
@@ -192,16 +201,16 @@ fn look(
 }
 
 impl<'a> Wanted<'a> {
-    fn read(s: &Snapshot, search: &'a Search) -> rusqlite::Result<Self> {
-        let specification = named_specification(s, search)?;
+    fn read(s: &Snapshot, search: &'a Search, hidden: &'a Hidden) -> rusqlite::Result<Self> {
+        let specification = named_specification(s, search, hidden)?;
         let evaluations = match &search.author {
-            Some(author) => Some(evaluations_with(s, specification, |name, _| {
+            Some(author) => Some(evaluations_with(s, specification, hidden, |name, _| {
                 name.to_lowercase().contains(author)
             })?),
             None => None,
         };
-        let jobs = jobs_with(s, specification, &search.texts)?;
-        Ok(Self { search, specification, evaluations, jobs })
+        let jobs = jobs_with(s, specification, hidden, &search.texts)?;
+        Ok(Self { search, hidden, specification, evaluations, jobs })
     }
 
     /// The jobs with the texts, by the names of their specifications.
@@ -233,7 +242,7 @@ impl<'a> Wanted<'a> {
         if let Some(job) = &search.job {
             let all: Vec<SpecificationId> = match self.specification {
                 Some(id) => vec![id],
-                None => s.values("SELECT id FROM specification", [])?,
+                None => self.seen(s)?,
             };
             return latest(By::Job, all.into_iter().map(|id| of_job(id, job)).collect());
         }
@@ -247,6 +256,11 @@ impl<'a> Wanted<'a> {
             ..BuildFilter::default()
         };
         let Some(by) = choose(s, &filter, List::Latest)? else { return Ok(None) };
+        if self.specification.is_none() && !self.hidden.is_empty() {
+            // One list for each, since the latest builds may be those of a hidden one.
+            let all = self.seen(s)?.into_iter().map(|id| vec![id.get().into()]);
+            return latest(By::Specification, all.collect());
+        }
         let value: Option<Value> = match by {
             By::Specification => self.specification.map(|id| id.get().into()),
             By::System => search.system.clone().map(Into::into),
@@ -254,6 +268,13 @@ impl<'a> Wanted<'a> {
             By::Order | By::Evaluation | By::Job | By::Derivation => None,
         };
         latest(by, vec![value.into_iter().collect()])
+    }
+
+    /// All specifications that are not hidden.
+    fn seen(&self, s: &Snapshot) -> rusqlite::Result<Vec<SpecificationId>> {
+        let mut all: Vec<SpecificationId> = s.values("SELECT id FROM specification", [])?;
+        all.retain(|id| !self.hidden.has(*id));
+        Ok(all)
     }
 
     /// Whether a build fits.
@@ -273,9 +294,16 @@ impl<'a> Wanted<'a> {
 }
 
 /// The specification that a search names; `None`: it names none. A name that no specification has is that of number 0,
-/// which nothing belongs to.
-fn named_specification(s: &Snapshot, search: &Search) -> rusqlite::Result<Option<SpecificationId>> {
+/// which nothing belongs to, and so is that of a hidden one.
+fn named_specification(
+    s: &Snapshot,
+    search: &Search,
+    hidden: &Hidden,
+) -> rusqlite::Result<Option<SpecificationId>> {
     let Some(name) = &search.specification else { return Ok(None) };
+    if hidden.has_named(name) {
+        return Ok(Some(SpecificationId::new(0)));
+    }
     let id = s.value("SELECT id FROM specification WHERE name = ?1", [name])?;
     Ok(Some(id.unwrap_or(SpecificationId::new(0))))
 }
@@ -293,6 +321,7 @@ fn has_all(name: &str, texts: &[String]) -> bool {
 fn jobs_with(
     s: &Snapshot,
     specification: Option<SpecificationId>,
+    hidden: &Hidden,
     texts: &[String],
 ) -> rusqlite::Result<Option<Vec<(SpecificationId, String)>>> {
     let Some(longest) = texts.iter().max_by_key(|text| text.len()) else { return Ok(None) };
@@ -302,7 +331,7 @@ fn jobs_with(
     };
     let mut names_left = NAMES_MAX;
     let mut jobs = BTreeSet::new();
-    for id in all {
+    for id in all.into_iter().filter(|id| !hidden.has(*id)) {
         let sql = concat!(
             "SELECT id, ",
             jobs!(),
@@ -338,6 +367,7 @@ fn jobs_with(
 fn evaluations_with(
     s: &Snapshot,
     specification: Option<SpecificationId>,
+    hidden: &Hidden,
     fits: impl Fn(&str, &str) -> bool,
 ) -> rusqlite::Result<Vec<EvaluationId>> {
     let (floor, rows) = match specification {
@@ -370,17 +400,28 @@ fn evaluations_with(
     {
         let (author, revision) = (row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?);
         let id = row.get(0)?;
-        if found.last() != Some(&id) && fits(author, revision) {
+        if found.last() != Some(&id) && fits(author, revision) && !is_hidden(s, hidden, id)? {
             found.push(id);
         }
     }
     Ok(found)
 }
 
+/// Whether an evaluation belongs to a hidden specification.
+fn is_hidden(s: &Snapshot, hidden: &Hidden, id: EvaluationId) -> rusqlite::Result<bool> {
+    if hidden.is_empty() {
+        return Ok(false);
+    }
+    let sql = "SELECT specification_id FROM evaluation WHERE id = ?1";
+    let of: Option<SpecificationId> = s.value(sql, [id])?;
+    Ok(of.is_some_and(|of| hidden.has(of)))
+}
+
 /// The latest evaluations that a search names by an author, or by the beginning of a revision of at least seven digits.
 pub(crate) fn search_evaluations(
     s: &Snapshot,
     search: &Search,
+    hidden: &Hidden,
 ) -> rusqlite::Result<Vec<EvaluationId>> {
     let revision = search.texts.iter().find(|text| {
         (7..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -388,7 +429,7 @@ pub(crate) fn search_evaluations(
     if search.author.is_none() && revision.is_none() {
         return Ok(Vec::new());
     }
-    evaluations_with(s, named_specification(s, search)?, |name, of| {
+    evaluations_with(s, named_specification(s, search, hidden)?, hidden, |name, of| {
         let by = search.author.as_ref();
         by.is_none_or(|author| name.to_lowercase().contains(author))
             && revision.is_none_or(|begin| of.starts_with(begin))

@@ -146,6 +146,7 @@ fn translate(from: &CuirassSpecification) -> Result<Specification, String> {
         priority: from.priority,
         supersede: crate::model::Supersede::default(),
         network: false,
+        private: false,
         enabled: false,
     })
 }

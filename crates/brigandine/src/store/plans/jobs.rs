@@ -1,8 +1,12 @@
 //! Calls every function of the store about jobs.
 
 use super::*;
+use crate::store::visible::{
+    active_names, build_ids, grid, job_builds, job_page, job_past, job_rates, latest_of_job,
+    search_builds, search_evaluations,
+};
 
-pub(super) fn ask_for_jobs(s: &Snapshot) -> rusqlite::Result<()> {
+pub(super) fn ask_for_jobs(s: &Visible<'_>) -> rusqlite::Result<()> {
     for latest in [Latest::Ended, Latest::Succeeded, Latest::SucceededInFinished] {
         latest_of_job(s, SpecificationId::new(2), "job7", None, latest)?;
         latest_of_job(s, SpecificationId::new(2), "job7", Some("system1"), latest)?;

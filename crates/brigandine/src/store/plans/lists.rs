@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::store::builds::{By, List, shape};
+use crate::store::hidden::NOTHING;
 
 /// The result of a list, computed by a plain query that uses no index.
 fn plain_list(
@@ -84,7 +85,7 @@ async fn a_hundred_thousand_builds_are_answered_as_a_plain_query_would() {
                 (By::Status, filter.status.is_some()),
             ];
             for (by, _) in fitting.into_iter().filter(|(_, fits)| *fits) {
-                let (sql, _) = shape(&filter, list, by);
+                let (sql, _) = shape(&filter, &NOTHING, list, by);
                 assert_eq!(fault(&sql, &plan(&connection, &sql)), None, "{sql}");
             }
         }
@@ -116,7 +117,7 @@ fn a_list_is_read_by_the_index_that_was_chosen() {
         (By::Status, "INDEX build_latest_with_status (<expr>=?"),
         (By::Derivation, "INDEX build_derivation (derivation_key=?"),
     ] {
-        let (sql, _) = shape(&all, List::Latest, by);
+        let (sql, _) = shape(&all, &NOTHING, List::Latest, by);
         let found = plan(&connection, &sql).join("; ");
         assert!(found.contains(wanted) && !found.contains("TEMP"), "{by:?}: {found}");
     }

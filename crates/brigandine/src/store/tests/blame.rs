@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::Blame;
+use crate::store::blame::surroundings;
 
 /// An evaluation of a history: its number, and the build and status of the job; `None`: it does not have the job.
 type Past = (i64, Option<(i64, i64)>);
@@ -108,7 +109,7 @@ async fn check(database: &Database, history: &[Past], horizon: usize) -> usize {
             let mut all = Vec::new();
             for id in ids {
                 let build = build(s, id)?.expect("it is there");
-                all.push((surroundings(s, &build)?, build));
+                all.push((surroundings(s, &NOTHING, &build)?, build));
             }
             Ok(all)
         })
@@ -187,7 +188,7 @@ async fn the_evaluations_of_a_build_are_named_once_each_the_latest_first() {
             for id in rows.iter().map(|row| row.0).collect::<BTreeSet<_>>() {
                 let wanted = rows.iter().filter(|row| row.0 == id).map(|row| row.1);
                 let build = build(s, id)?.expect("it is there");
-                all.push((surroundings(s, &build)?, wanted.collect::<Vec<_>>()));
+                all.push((surroundings(s, &NOTHING, &build)?, wanted.collect::<Vec<_>>()));
             }
             Ok(all)
         })

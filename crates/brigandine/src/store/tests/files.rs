@@ -51,7 +51,7 @@ async fn a_file_of_the_first_version_keeps_its_contents() {
     let database = open(directory.path()).await.expect("opens");
     let (found, latest, counts) = database
         .read(|s| {
-            let found = build_named(s, "gggg-lint-2.drv")?;
+            let found = builds_named(s, "gggg-lint-2.drv")?.pop();
             let one =
                 crate::model::BuildFilter { job: Some("test".to_owned()), ..Default::default() };
             Ok((found, latest_builds(s, &one, 10)?, queue_counts(s)?))

@@ -127,7 +127,7 @@ fn drawn(dice: &mut Dice) -> Search {
 fn found(s: &Snapshot, search: &Search, step: SearchStep) -> rusqlite::Result<Vec<i64>> {
     let (mut after, mut found, mut steps) = (None, Vec::new(), 0);
     loop {
-        let page = search_builds(s, search, after, step)?;
+        let page = search_builds(s, search, &NOTHING, after, step)?;
         assert!(page.builds.len() <= step.rows);
         found.extend(page.builds.iter().map(|build| build.id.get()));
         steps += 1;
@@ -198,7 +198,7 @@ async fn evaluations_are_found_by_the_author_and_the_beginning_of_a_revision() {
         ] {
             let search: Search = text.parse().expect("a search");
             let found: Vec<i64> =
-                search_evaluations(s, &search)?.iter().map(|id| id.get()).collect();
+                search_evaluations(s, &search, &NOTHING)?.iter().map(|id| id.get()).collect();
             assert_eq!(found, wanted, "{text}");
         }
         Ok(())

@@ -41,7 +41,7 @@ async fn a_ready_build_is_told_how_many_are_started_before_it() {
         let of = systems.clone();
         let told: Vec<(BuildId, i64)> = database
             .read(move |s| {
-                let queue = whole_queue(s, &of, 1000)?;
+                let queue = whole_queue(s, &of, &NOTHING, 1000)?;
                 let one =
                     |pending: &Pending| Ok((pending.build.id, ahead(s, &pending.build, &of)?));
                 queue.ready.iter().map(one).collect()

@@ -4,18 +4,17 @@
 //! other sites from beginning one.
 
 use axum::Extension;
-use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 
 use super::{local, make};
 use crate::auth::{self, Provider, Visitor};
-use crate::context::Context;
+use crate::context::{Context, Reading};
 use crate::http::{self, Arrived, HttpError, Query, Result};
 
 /// Sends the browser to the provider.
 pub(crate) async fn begin(
-    State(context): State<Context>,
+    context: Reading,
     Extension(arrived): Extension<Arrived>,
     query: Query,
 ) -> Response {
@@ -33,7 +32,7 @@ pub(crate) async fn begin(
 
 /// Begins a session, if the provider says who the user is.
 pub(crate) async fn finish(
-    State(context): State<Context>,
+    context: Reading,
     Extension(arrived): Extension<Arrived>,
     headers: HeaderMap,
     query: Query,
@@ -64,7 +63,7 @@ fn provider(context: &Context) -> Result<&Provider> {
 }
 
 /// The login page with the reason.
-async fn failed(context: &Context, next: &str, refusal: HttpError) -> Response {
+async fn failed(context: &Reading, next: &str, refusal: HttpError) -> Response {
     let page = make(context, &Visitor::Nobody, None, next, Some(&refusal)).await;
     page.unwrap_or_else(IntoResponse::into_response)
 }

@@ -259,7 +259,9 @@ impl World {
             }
             if is.status == BuildStatus::Started && !self.asked.contains_key(&is.id) {
                 let id = is.id;
-                let details = self.served.database.read(move |s| store::build_details(s, id));
+                let details = self.served.database.read(move |s: &store::Snapshot| {
+                    visible::build_details(&Visible::everything(s), id)
+                });
                 let details = details.await.expect("reads").expect("it is there");
                 let last = details.attempts.last().expect("it runs");
                 if last.status == BuildStatus::Canceled && last.message == message {
@@ -307,8 +309,9 @@ impl World {
     /// What is told of a build.
     async fn told(&self, id: BuildId) -> Vec<String> {
         let now = self.now;
-        let read = self.served.database.read(move |s| {
-            let details = store::build_details(s, id)?.expect("it is there");
+        let read = self.served.database.read(move |s: &store::Snapshot| {
+            let s = &Visible::everything(s);
+            let details = visible::build_details(s, id)?.expect("it is there");
             let of_build = AuditFilter { build: Some(id), ..AuditFilter::default() };
             let audit = audit::changes(s, &of_build, now)?;
             let past = Past::read(s, &details.build)?;
