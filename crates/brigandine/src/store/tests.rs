@@ -66,16 +66,20 @@ async fn write<T: Send + 'static>(
     database.write(f).await.expect("the write succeeds")
 }
 
-#[tokio::test]
-async fn a_specification_is_replaced_only_when_asked_and_comes_back_with_its_past() {
+/// A database in memory, with the statements `rows` carried out.
+async fn with_rows(rows: &str) -> Database {
     let database =
         Database::open(std::path::Path::new(":memory:"), true, std::time::Duration::from_secs(30))
             .await
             .expect("opens");
+    let text = format!("{}{rows}", include_str!("../../schema.sql"));
+    database.exclusive(move |conn| conn.execute_batch(&text)).await.expect("rows");
     database
-        .exclusive(|connection| connection.execute_batch(include_str!("../../schema.sql")))
-        .await
-        .expect("the schema");
+}
+
+#[tokio::test]
+async fn a_specification_is_replaced_only_when_asked_and_comes_back_with_its_past() {
+    let database = with_rows("").await;
     let put = |specification: Specification, replace: bool| {
         let database = database.clone();
         async move {

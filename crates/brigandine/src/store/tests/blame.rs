@@ -140,23 +140,11 @@ async fn check(database: &Database, history: &[Past], horizon: usize) -> usize {
     blamed
 }
 
-async fn empty() -> Database {
-    let database =
-        Database::open(std::path::Path::new(":memory:"), true, std::time::Duration::from_secs(30))
-            .await
-            .expect("opens");
-    database
-        .exclusive(|connection| connection.execute_batch(include_str!("../../../schema.sql")))
-        .await
-        .expect("the schema");
-    database
-}
-
 #[tokio::test]
 async fn blame_over_random_histories_is_as_a_walk_through_them_says() {
     let mut blamed = 0;
     for seed in 0..12 {
-        let database = empty().await;
+        let database = with_rows("").await;
         let history = random(&database, &mut Dice(seed), 60).await;
         blamed += check(&database, &history, 500).await;
         database.close().await.expect("closes");
@@ -166,7 +154,7 @@ async fn blame_over_random_histories_is_as_a_walk_through_them_says() {
 
 #[tokio::test]
 async fn no_more_than_the_horizon_is_looked_at() {
-    let database = empty().await;
+    let database = with_rows("").await;
     let history = random(&database, &mut Dice(3), 1300).await;
     check(&database, &history, 500).await;
     database.close().await.expect("closes");
@@ -174,7 +162,7 @@ async fn no_more_than_the_horizon_is_looked_at() {
 
 #[tokio::test]
 async fn the_evaluations_of_a_build_are_named_once_each_the_latest_first() {
-    let database = empty().await;
+    let database = with_rows("").await;
     random(&database, &mut Dice(5), 80).await;
     let all = database
         .read(move |s| {

@@ -117,15 +117,7 @@ fn pages(s: &Snapshot, filter: &GridFilter) -> rusqlite::Result<Vec<(String, Vec
 async fn the_pages_of_a_grid_have_what_a_walk_through_all_rows_finds() {
     let mut cells = 0;
     for seed in 0..30 {
-        let database = Database::open(
-            std::path::Path::new(":memory:"),
-            true,
-            std::time::Duration::from_secs(30),
-        )
-        .await
-        .expect("opens");
-        let text = format!("{}{}", include_str!("../../../schema.sql"), random(&mut Dice(seed)));
-        database.exclusive(move |conn| conn.execute_batch(&text)).await.expect("rows");
+        let database = with_rows(&random(&mut Dice(seed))).await;
         let checked = database.read(move |s| {
             let all = columns(s)?;
             let mut seen = 0;

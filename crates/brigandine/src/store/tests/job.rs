@@ -91,15 +91,7 @@ fn pairs(s: &Snapshot, sql: &str) -> rusqlite::Result<Vec<(i64, i64)>> {
 async fn the_history_and_the_rates_of_a_job_are_as_a_walk_through_all_rows_says() {
     let mut flaky = 0;
     for seed in 0..8 {
-        let database = Database::open(
-            std::path::Path::new(":memory:"),
-            true,
-            std::time::Duration::from_secs(30),
-        )
-        .await
-        .expect("opens");
-        let text = format!("{}{}", include_str!("../../../schema.sql"), random(&mut Dice(seed)));
-        database.exclusive(move |conn| conn.execute_batch(&text)).await.expect("rows");
+        let database = with_rows(&random(&mut Dice(seed))).await;
         let checked = database.read(|s| {
             let of = SpecificationId::new(1);
             let jobs = pairs(

@@ -456,17 +456,7 @@ async fn compare(database: &Database, model: &Model) {
 #[tokio::test]
 async fn the_store_does_what_the_state_machine_says() {
     for seed in 0..12 {
-        let database = Database::open(
-            std::path::Path::new(":memory:"),
-            true,
-            std::time::Duration::from_secs(30),
-        )
-        .await
-        .expect("opens");
-        database
-            .exclusive(|connection| connection.execute_batch(include_str!("../../../schema.sql")))
-            .await
-            .expect("the schema");
+        let database = with_rows("").await;
         let stored = specification("sample");
         write(&database, move |tx| put_specification(tx, &stored, false, 1)).await;
         let mut dice = Dice(seed);

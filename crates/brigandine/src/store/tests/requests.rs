@@ -69,14 +69,7 @@ const TABLE: &[(Change, Of, Does)] = &[
 
 /// A database with the specification 1.
 async fn empty() -> Database {
-    let database =
-        Database::open(std::path::Path::new(":memory:"), true, std::time::Duration::from_secs(30))
-            .await
-            .expect("opens");
-    database
-        .exclusive(|connection| connection.execute_batch(include_str!("../../../schema.sql")))
-        .await
-        .expect("the schema");
+    let database = with_rows("").await;
     let stored = specification("sample");
     write(&database, move |tx| put_specification(tx, &stored, false, 1)).await;
     database

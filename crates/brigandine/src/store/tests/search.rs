@@ -142,18 +142,12 @@ fn found(s: &Snapshot, search: &Search, step: SearchStep) -> rusqlite::Result<Ve
 async fn a_search_finds_each_build_that_fits_once_whatever_the_length_of_a_step() {
     let mut hits = 0;
     for seed in 0..4 {
-        let text = format!("{}{}", include_str!("../../../schema.sql"), random(&mut Dice(seed)));
+        let filled = random(&mut Dice(seed));
         let connection = Connection::open_in_memory().expect("opens");
+        let text = format!("{}{filled}", include_str!("../../../schema.sql"));
         connection.execute_batch(&text).expect("rows");
         let all = rows(&connection);
-        let database = Database::open(
-            std::path::Path::new(":memory:"),
-            true,
-            std::time::Duration::from_secs(30),
-        )
-        .await
-        .expect("opens");
-        database.exclusive(move |conn| conn.execute_batch(&text)).await.expect("rows");
+        let database = with_rows(&filled).await;
         let checked = database.read(move |s| {
             let (mut dice, mut hits) = (Dice(seed + 100), 0);
             for round in 0..150 {

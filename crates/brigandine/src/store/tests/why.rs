@@ -29,15 +29,7 @@ fn random(dice: &mut Dice) -> String {
 async fn a_ready_build_is_told_how_many_are_started_before_it() {
     let systems: Vec<String> = ["a", "b"].map(str::to_owned).to_vec();
     for seed in 0..20 {
-        let database = Database::open(
-            std::path::Path::new(":memory:"),
-            true,
-            std::time::Duration::from_secs(30),
-        )
-        .await
-        .expect("opens");
-        let text = format!("{}{}", include_str!("../../../schema.sql"), random(&mut Dice(seed)));
-        database.exclusive(move |conn| conn.execute_batch(&text)).await.expect("rows");
+        let database = with_rows(&random(&mut Dice(seed))).await;
         let of = systems.clone();
         let told: Vec<(BuildId, i64)> = database
             .read(move |s| {
